@@ -1,0 +1,176 @@
+"""Every exception that this library raises. Ground floor.
+
+The tree, ours apart from theirs::
+
+    RtcError
+    |-- UsageError                  the caller broke a contract
+    |   |-- InvalidState            e.g. publish after aclose
+    |   `-- ConcurrentInput         two inputs without a flush
+    |-- ProtocolError               the peer broke a contract (sans-I/O code only)
+    |   |-- MalformedMessage        voice gateway JSON or binary
+    |   |-- MalformedPacket         RTP, RTCP, STUN, discovery
+    |   |   `-- RejectedPacket      a datagram that does not authenticate or was seen before
+    |   |-- MalformedFrame          bitstream or payload format
+    |   |-- MalformedSdp
+    |   `-- UnexpectedMessage       (state, opcode)
+    |-- NegotiationError            nothing in common
+    |   |-- NoCommonMode, NoCommonCodec
+    |   |-- VideoNotGranted         the gateway does not let this account send video
+    |   `-- DaveUnavailable         the server requires E2EE that we cannot give
+    |-- ConnectError                could not get there
+    |   |-- SignalingTimeout, DiscoveryTimeout
+    |   `-- AuthenticationFailed
+    |-- ConnectionLost              (close_code, reason, resumable); __cause__ keeps the origin
+    |   `-- NonceExhausted          the transport key must not be used any further
+    |-- EventsOverflow              a subscription that was not read
+    `-- MediaError
+        |-- UnsupportedMedia, EncoderFailed, DecoderFailed
+
+Per-packet trouble is never raised to users: it is counted with a reason and
+shown by ``stats()``. The end of a track is aiortc's ``MediaStreamError``, so that
+foreign consumers understand it.
+"""
+
+from __future__ import annotations
+
+
+class RtcError(Exception):
+    """Base of everything raised by discord_rtc."""
+
+
+class UsageError(RtcError):
+    """The caller broke a contract of this library."""
+
+
+class InvalidState(UsageError):
+    """The object is not in a state in which this call makes sense."""
+
+
+class ConcurrentInput(UsageError):
+    """A sans-I/O object got a second input before its output was flushed."""
+
+
+class ProtocolError(RtcError):
+    """The peer broke a contract. Raised by sans-I/O code only."""
+
+
+class MalformedMessage(ProtocolError):
+    """A gateway message, JSON or binary, that does not follow the protocol."""
+
+
+class MalformedPacket(ProtocolError):
+    """Bytes that are not the RTP, RTCP, STUN or discovery packet they should be."""
+
+
+class RejectedPacket(MalformedPacket):
+    """A protected datagram that is not accepted.
+
+    Attributes:
+        reason: Name of the counter, e.g. ``"bad-auth"``, ``"replay"``, ``"short"``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class MalformedFrame(ProtocolError):
+    """A bitstream or payload that does not follow its codec's format."""
+
+
+class MalformedSdp(ProtocolError):
+    """A session description that lacks a line or holds a wrong one."""
+
+
+class UnexpectedMessage(ProtocolError):
+    """A known message in a state that has no use for it.
+
+    Attributes:
+        state: Name of the machine's state.
+        opcode: Voice gateway opcode of the message.
+    """
+
+    def __init__(self, state: str, opcode: int) -> None:
+        super().__init__(f"opcode {opcode} is not expected while {state}")
+        self.state = state
+        self.opcode = opcode
+
+
+class NegotiationError(RtcError):
+    """Both sides work, but they have nothing in common."""
+
+
+class NoCommonMode(NegotiationError):
+    """No transport encryption mode is supported by both sides."""
+
+
+class NoCommonCodec(NegotiationError):
+    """No codec is supported by both sides."""
+
+
+class VideoNotGranted(NegotiationError):
+    """The gateway answered ``self_video: false``, so no video may be sent."""
+
+
+class DaveUnavailable(NegotiationError):
+    """The server requires end-to-end encryption that cannot be given."""
+
+
+class ConnectError(RtcError):
+    """The connection could not be made."""
+
+
+class SignalingTimeout(ConnectError):
+    """A gateway did not answer in time."""
+
+
+class DiscoveryTimeout(ConnectError):
+    """IP discovery got no answer: UDP to the voice server is probably blocked."""
+
+
+class AuthenticationFailed(ConnectError):
+    """The server refused the token or session."""
+
+
+class ConnectionLost(RtcError):
+    """An established connection ended without being asked to.
+
+    Attributes:
+        close_code: Websocket close code, or None when there was none.
+        reason: Text of the close frame or a description of what happened.
+        resumable: Whether the protocol allows the session to be resumed.
+    """
+
+    def __init__(self, close_code: int | None, reason: str, *, resumable: bool = False) -> None:
+        code = "" if close_code is None else f" (close code {close_code})"
+        super().__init__(f"{reason}{code}")
+        self.close_code = close_code
+        self.reason = reason
+        self.resumable = resumable
+
+
+class NonceExhausted(ConnectionLost):
+    """The nonce counter of a transport key reached its end; a fresh session is needed."""
+
+    def __init__(self) -> None:
+        super().__init__(None, "the nonces of this transport key are used up")
+
+
+class EventsOverflow(RtcError):
+    """An event subscription was not read and fell too far behind."""
+
+
+class MediaError(RtcError):
+    """A media source, codec or file failed."""
+
+
+class UnsupportedMedia(MediaError):
+    """The source cannot be opened, holds nothing usable, or the codec is not available."""
+
+
+class EncoderFailed(MediaError):
+    """The encoder refused a frame or could not be opened."""
+
+
+class DecoderFailed(MediaError):
+    """The decoder could not be opened."""
