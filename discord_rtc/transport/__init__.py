@@ -1,0 +1,1 @@
+"""Sockets. The seam between media and network: `base` names it, the others implement it."""
