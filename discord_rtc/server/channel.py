@@ -1,0 +1,202 @@
+"""One voice channel with its people: who is told what, and whose media is forwarded. Sans-I/O
+except for the media socket that it is given.
+
+Spec: userdoccers, "Voice Connections": ops 5, 11, 12, 13, 15, 18 and 20.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from discord_rtc.protocol.messages import (
+    ClientDisconnect,
+    ClientFlags,
+    ClientPlatform,
+    ClientsConnect,
+    Speaking,
+)
+from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA, LegMedia
+from discord_rtc.server.sfu import Room
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from discord_rtc.protocol.messages import CodecInfo, MediaSinkWants, ServerMessage, Video
+    from discord_rtc.server.legs import UdpLeg
+    from discord_rtc.server.media_socket import MediaSocket
+    from discord_rtc.server.session import VoiceServerSession
+    from discord_rtc.server.world import RoomKey, VoiceState
+
+
+@dataclass(frozen=True, slots=True)
+class RoomInfo:
+    """A snapshot of one room, for users of the server.
+
+    Attributes:
+        guild_id: None for a private call.
+        channel_id: The channel.
+        user_ids: Who is connected for voice, in the order of joining.
+        video_user_ids: Who of them shows video.
+    """
+
+    guild_id: int | None
+    channel_id: int
+    user_ids: tuple[int, ...]
+    video_user_ids: tuple[int, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Occupant:
+    """One user's voice session, from Ready on.
+
+    Attributes:
+        state: Where the user wants to be and how.
+        session: The machine of its websocket.
+        leg: Its media path.
+        wake: Called when the machine got something to send.
+        speaking: Last flags of op 5, None before the first.
+        video: Last op 12 as others see it, None before the first.
+    """
+
+    state: VoiceState
+    session: VoiceServerSession
+    leg: UdpLeg
+    wake: Callable[[], None]
+    speaking: int | None = None
+    video: Video | None = None
+
+    @property
+    def user_id(self) -> int:
+        """Whose it is."""
+        return self.state.user_id
+
+    def send(self, message: ServerMessage) -> None:
+        """Say something to this client."""
+        self.session.send(message)
+        self.wake()
+
+    def presence(self) -> Iterator[ServerMessage]:
+        """What others have to know about this client, as messages to them."""
+        yield ClientFlags(self.user_id, self.state.flags)
+        yield ClientPlatform(self.user_id, platform=None)
+        if self.speaking is not None:
+            yield Speaking(self.speaking, self.leg.ssrcs.audio, user_id=self.user_id)
+        if self.video is not None:
+            yield self.video
+
+    def announced(self) -> set[int]:
+        """The SSRCs that its messages have named so far; RTX belongs to its video."""
+        named = set() if self.speaking is None else {self.leg.ssrcs.audio}
+        if self.video is not None:
+            named |= {self.video.audio_ssrc, self.video.video_ssrc}
+            named |= {stream.ssrc for stream in self.video.streams if stream.ssrc is not None}
+        return named & {self.leg.ssrcs.audio, *(ssrc for ssrc, _ in self.leg.ssrcs.video)}
+
+
+def leg_media(codecs: Sequence[CodecInfo]) -> LegMedia:
+    """Payload types of a client by codec; the usual ones when it lists none."""
+    if not codecs:
+        return DEFAULT_LEG_MEDIA
+    return LegMedia({codec.name: (codec.payload_type, codec.rtx_payload_type) for codec in codecs})
+
+
+class Channel:
+    """One voice channel while somebody is in it.
+
+    Args:
+        key: Guild and channel.
+        media: Carries the media of its room.
+    """
+
+    def __init__(self, key: RoomKey, media: MediaSocket) -> None:
+        self.key = key
+        self._media = media
+        self._room = Room()
+        self._occupants: dict[int, Occupant] = {}
+        media.add_room(self._room)
+
+    def __len__(self) -> int:
+        return len(self._occupants)
+
+    def info(self) -> RoomInfo:
+        """What it looks like now."""
+        showing = [
+            occupant.user_id
+            for occupant in self._occupants.values()
+            if occupant.video is not None and occupant.video.streams
+        ]
+        return RoomInfo(*self.key, tuple(self._occupants), tuple(showing))
+
+    def join(self, newcomer: Occupant, codecs: Sequence[CodecInfo]) -> None:
+        """Somebody got the Session Description: media flows, and everybody is told."""
+        leg, deaf = newcomer.leg, newcomer.state.self_deaf
+        self._occupants[newcomer.user_id] = newcomer
+        leg.deliver_to(self._room)
+        self._media.run(
+            lambda now: self._room.add(leg, leg.ssrcs, leg_media(codecs), now, deaf=deaf)
+        )
+        # Like on Discord the list holds everybody, the newcomer too.
+        newcomer.send(ClientsConnect(tuple(self._occupants)))
+        self._tell_others(newcomer, ClientsConnect((newcomer.user_id,)))
+        for message in newcomer.presence():
+            self._tell_others(newcomer, message)
+        for other in self._others(newcomer):
+            for message in other.presence():
+                newcomer.send(message)
+        self._announce(newcomer)
+
+    def leave(self, occupant: Occupant) -> None:
+        """Somebody's voice session has ended."""
+        del self._occupants[occupant.user_id]
+        occupant.leg.deliver_to(None)
+        self._media.run(lambda now: self._room.remove(occupant.leg.leg_id, now))
+        self._tell_others(occupant, ClientDisconnect(occupant.user_id))
+        if not self._occupants:
+            self._media.remove_room(self._room)
+
+    def set_speaking(self, occupant: Occupant, speaking: int) -> None:
+        """Somebody sent op 5."""
+        self._announce(occupant)
+        ssrc = occupant.leg.ssrcs.audio
+        self._tell_others(occupant, Speaking(speaking, ssrc, user_id=occupant.user_id))
+
+    def set_video(self, occupant: Occupant, video: Video, withdrawn: set[int]) -> None:
+        """Somebody sent op 12; ``withdrawn`` are the SSRCs that it does not name any more."""
+        leg_id = occupant.leg.leg_id
+        if withdrawn:
+            self._media.run(lambda _now: self._room.withdraw(leg_id, withdrawn))
+        self._announce(occupant)
+        self._tell_others(occupant, video)
+
+    def set_wants(self, occupant: Occupant, wants: MediaSinkWants) -> None:
+        """Somebody sent op 15."""
+        leg_id = occupant.leg.leg_id
+        self._media.run(lambda now: self._room.set_wants(leg_id, wants.ssrcs, wants.any, now))
+
+    def set_codecs(self, occupant: Occupant, codecs: Sequence[CodecInfo]) -> None:
+        """Somebody sent op 14."""
+        leg_id = occupant.leg.leg_id
+        self._media.run(lambda now: self._room.set_media(leg_id, leg_media(codecs), now))
+
+    def set_state(self, occupant: Occupant, state: VoiceState) -> None:
+        """Somebody's mute, deafness or flags changed. No audio is sent to the deafened."""
+        old, occupant.state = occupant.state, state
+        leg_id = occupant.leg.leg_id
+        if old.self_deaf != state.self_deaf:
+            self._media.run(lambda _now: self._room.set_deaf(leg_id, deaf=state.self_deaf))
+        if old.flags != state.flags:
+            self._tell_others(occupant, ClientFlags(occupant.user_id, state.flags))
+
+    def _announce(self, occupant: Occupant) -> None:
+        named = occupant.announced()
+        if named:
+            leg_id = occupant.leg.leg_id
+            self._media.run(lambda now: self._room.announce(leg_id, named, now))
+
+    def _others(self, occupant: Occupant) -> list[Occupant]:
+        return [other for other in self._occupants.values() if other is not occupant]
+
+    def _tell_others(self, occupant: Occupant, message: ServerMessage) -> None:
+        for other in self._others(occupant):
+            other.send(message)

@@ -1,0 +1,211 @@
+"""The TCP port of the local server: websockets of both gateways, and plain HTTP.
+
+The main gateway is at ``/gateway`` (and at any path with an ``encoding`` in its query, which
+is how client libraries ask for it), the voice gateway at every other path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import socket
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from websockets.asyncio.server import serve
+from websockets.datastructures import Headers
+from websockets.http11 import Response
+
+from discord_rtc.errors import InvalidState, UsageError
+from discord_rtc.server.websocket import Link
+
+if TYPE_CHECKING:
+    import ssl
+    from collections import Counter
+    from collections.abc import Mapping
+
+    from websockets.asyncio.server import Server, ServerConnection
+    from websockets.http11 import Request
+
+    from discord_rtc.clock import Clock
+    from discord_rtc.server.hub import GatewayHub
+    from discord_rtc.server.voice_gateway import VoiceGateway
+
+_LOG = logging.getLogger("discord_rtc.server")
+
+# websockets' own log holds whole frames (tokens!) at DEBUG and tracebacks for mere junk at
+# ERROR; what matters of it is counted or logged here.
+_WEBSOCKETS_LOG = logging.getLogger("discord_rtc.server.websockets")
+_WEBSOCKETS_LOG.setLevel(logging.CRITICAL)
+
+_CLOSE_TIMEOUT = 2.5  # seconds for all websockets to close; then they are cut
+_ABORT_TIMEOUT = 0.5  # seconds for the cut ones to be gone
+_PEER_TIMEOUT = 2.0  # seconds that a client gets for its part of opening or closing
+_MAX_MESSAGE = 1 << 18  # bytes; the largest real ones are SDP offers of some 20 kB
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  compared with, not bound to
+
+
+class AddressInUse(UsageError):
+    """Another program listens on the port that was asked for."""
+
+
+class Front:
+    """Accepts websockets and runs each with its gateway.
+
+    Args:
+        host: Name or address to listen on.
+        port: 0 for any free one.
+        ssl_context: For TLS.
+        clock: Ticks like the running loop's time.
+        counters: Gets ``crashed``, connections that failed by a bug of the server.
+
+    Attributes:
+        address: Address that is listened on, once `bind` has returned.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        ssl_context: ssl.SSLContext | None,
+        clock: Clock,
+        counters: Counter[str],
+    ) -> None:
+        self.address = (host, port)
+        self._host = host
+        self._ssl_context = ssl_context
+        self._clock = clock
+        self._counters = counters
+        self._links: set[Link] = set()
+        self._server: Server | None = None
+        self._gateways: tuple[GatewayHub, VoiceGateway] | None = None
+
+    def endpoint(self, connection: ServerConnection | None = None) -> str:
+        """Host and port of the voice gateway, as reached by one client, or from here.
+
+        Raises:
+            InvalidState: There is no port yet.
+        """
+        if self._server is None:
+            raise InvalidState("the server was not started")
+        host = _WILDCARDS.get(self._host, self._host)
+        if connection is not None and self._host in _WILDCARDS:
+            host = str(connection.local_address[0])
+        return f"[{host}]:{self.address[1]}" if ":" in host else f"{host}:{self.address[1]}"
+
+    def url(self, connection: ServerConnection | None = None) -> str:
+        """Where the main gateway is, as reached by one client, or from here."""
+        scheme = "ws" if self._ssl_context is None else "wss"
+        return f"{scheme}://{self.endpoint(connection)}/gateway"
+
+    async def bind(self) -> None:
+        """Take the port, without accepting anybody yet.
+
+        Raises:
+            AddressInUse: The port is taken.
+            UsageError: The host is not an address of this machine, or not allowed.
+        """
+        host, port = self.address
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            )
+            # One address, IPv4 when there is one: all of Discord's media servers have IPv4.
+            infos.sort(key=lambda info: info[0] != socket.AF_INET)
+            ip = str(infos[0][4][0])
+            self._server = await serve(
+                self._serve,
+                ip,
+                port,
+                ssl=self._ssl_context,
+                ssl_handshake_timeout=None if self._ssl_context is None else _PEER_TIMEOUT,
+                process_request=answer_http,
+                # Frames are small and the machine is near: compression costs more than it saves.
+                compression=None,
+                open_timeout=_PEER_TIMEOUT,
+                close_timeout=_PEER_TIMEOUT,
+                ping_interval=None,  # both protocols have heartbeats of their own
+                max_size=_MAX_MESSAGE,
+                logger=_WEBSOCKETS_LOG,
+                server_header=None,
+                start_serving=False,
+            )
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise AddressInUse(f"port {port} on {host} is already in use") from error
+            raise UsageError(f"cannot listen on {host}: {error.strerror}") from error
+        self.address = (ip, next(iter(self._server.sockets)).getsockname()[1])
+
+    async def accept(self, hub: GatewayHub, voice: VoiceGateway) -> None:
+        """Begin to accept websockets, for these two."""
+        assert self._server is not None
+        self._gateways = (hub, voice)
+        await self._server.start_serving()
+
+    async def aclose(self) -> None:
+        """Close all websockets (1001) and the port, within 3 s."""
+        assert self._server is not None
+        self._server.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                await self._server.wait_closed()
+        except TimeoutError:
+            for link in tuple(self._links):
+                link.abort()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_ABORT_TIMEOUT):
+                    await self._server.wait_closed()
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        link = Link(connection, self._clock)
+        self._links.add(link)
+        try:
+            await self._run(link, connection)
+        except Exception:
+            self._counters["crashed"] += 1
+            _LOG.exception("! a connection failed; this is a bug of the server")
+            raise
+        finally:
+            self._links.discard(link)
+
+    async def _run(self, link: Link, connection: ServerConnection) -> None:
+        assert connection.request is not None
+        assert self._gateways is not None
+        hub, voice = self._gateways
+        path, _, query = connection.request.path.partition("?")
+        asked = parse_qs(query)
+        if path == "/gateway" or "encoding" in asked:
+            compress = asked.get("compress") == ["zlib-stream"]
+            url, endpoint = self.url(connection), self.endpoint(connection)
+            client = hub.connect(url, endpoint, link.wake, compress=compress)
+            await link.run(client.session, partial(hub.drain, client))
+        else:
+            # Where the client reached the gateway it reaches the media too, wildcard or not.
+            peer = voice.connect(_version(asked), str(connection.local_address[0]), link.wake)
+            await link.run(peer.session, partial(voice.drain, peer))
+
+
+def _version(query: Mapping[str, list[str]]) -> int | None:
+    values = query.get("v", [])
+    digits = values[-1] if values else ""
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 4 else None
+
+
+def answer_http(_connection: ServerConnection, request: Request) -> Response | None:
+    """Answer what is no websocket. This is where REST routes would be looked up."""
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        return None
+    status = HTTPStatus.NOT_FOUND
+    body = json.dumps({"message": f"{status.value}: {status.phrase}", "code": 0}).encode()
+    headers = Headers()
+    # Exactly this: discord.py does not parse JSON of a type with a charset.
+    headers["Content-Type"] = "application/json"
+    headers["Content-Length"] = str(len(body))
+    headers["Connection"] = "close"
+    return Response(status.value, status.phrase, headers, body)

@@ -1,0 +1,207 @@
+"""Who takes part in a room and which streams they send. Sans-I/O. Spec: RFC 3550 section 6.4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from discord_rtc.errors import UsageError
+from discord_rtc.frames import MediaKind
+from discord_rtc.rtp.reports import Jitter, ReportHistory, SequenceTracker
+from discord_rtc.rtp.rtcp import ReportBlock
+from discord_rtc.rtp.serial import Unwrapper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from discord_rtc.server.leg_media import LegMedia, LegSsrcs, Renumbering
+
+FULL_QUALITY = 100
+"""What a receiver wants that has said nothing (userdoccers, "Media Sink Wants")."""
+
+Send: TypeAlias = "Callable[[bytes, float], None]"
+
+
+class Leg(Protocol):
+    """A way to one user."""
+
+    @property
+    def leg_id(self) -> int:
+        """Unique in the room."""
+        ...
+
+    def send_rtp(self, packet: bytes, now: float) -> None:
+        """Send one plain RTP packet. Never raises."""
+        ...
+
+    def send_rtcp(self, packet: bytes, now: float) -> None:
+        """Send one plain compound RTCP packet. Never raises."""
+        ...
+
+
+class Plan(NamedTuple):
+    """What happens to the packets of one stream and payload type."""
+
+    unchanged: tuple[Send, ...] = ()
+    renumbered: tuple[tuple[Renumbering, tuple[Send, ...]], ...] = ()
+    dropped: str = ""  # reason, counted...
+    drops: int = 0  # ... so many times per packet
+
+
+class Stream:
+    """One SSRC of a participant.
+
+    Args:
+        owner: Who sends it.
+        ssrc: Its SSRC.
+        kind: Audio or video.
+        media_ssrc: Whose retransmissions it carries; ``ssrc`` itself when it is no RTX stream.
+
+    Attributes:
+        announced: Whether the owner said (op 5, op 12) that it sends this.
+        plans: What to do with a packet, by payload type; empty when it has to be worked out.
+        heard: Whether something was received since the last report.
+        reports: The owner's sender reports.
+    """
+
+    def __init__(self, owner: Participant, ssrc: int, kind: MediaKind, media_ssrc: int) -> None:
+        self.owner = owner
+        self.owner_id = owner.leg.leg_id
+        self.ssrc = ssrc
+        self.kind = kind
+        self.media_ssrc = media_ssrc
+        self.announced = False
+        self.plans: dict[int, Plan] = {}
+        self.heard = False
+        self.reports = ReportHistory()
+        self._tracker = SequenceTracker()
+        self._jitter = Jitter(48_000 if kind is MediaKind.AUDIO else 90_000)
+        self._ticks = Unwrapper(32)
+
+    @property
+    def rtx(self) -> bool:
+        """Whether it carries retransmissions."""
+        return self.ssrc != self.media_ssrc
+
+    @property
+    def shows(self) -> bool:
+        """Whether keyframes can be asked for: announced video, not its retransmissions."""
+        return self.announced and self.kind is MediaKind.VIDEO and not self.rtx
+
+    def received(self, sequence: int, ticks: int, now: float) -> None:
+        """Take note of one packet, for the next report."""
+        self.heard = True
+        self._tracker.update(sequence)
+        self._jitter.update(self._ticks.unwrap(ticks), now)
+
+    def report(self, now: float) -> ReportBlock:
+        """What was received since the last report."""
+        self.heard = False
+        tracker = self._tracker
+        return ReportBlock(
+            self.ssrc,
+            tracker.fraction_lost(),
+            tracker.cumulative_lost,
+            tracker.highest,
+            self._jitter.ticks,
+            *self.reports.since(now),
+        )
+
+
+class Participant:
+    """A leg, what it negotiated and what it wants.
+
+    Args:
+        leg: The way to the user.
+        ssrcs: What it may send.
+        media: What it negotiated.
+        deaf: Whether the user is deafened.
+    """
+
+    def __init__(self, leg: Leg, ssrcs: LegSsrcs, media: LegMedia, *, deaf: bool) -> None:
+        self.leg = leg
+        self.media = media
+        self.deaf = deaf
+        self.wants: Mapping[int, int] = {}
+        self.any_quality = FULL_QUALITY
+        streams = [Stream(self, ssrcs.audio, MediaKind.AUDIO, ssrcs.audio)]
+        for ssrc, rtx_ssrc in ssrcs.video:
+            streams.append(Stream(self, ssrc, MediaKind.VIDEO, ssrc))
+            streams.append(Stream(self, rtx_ssrc, MediaKind.VIDEO, ssrc))
+        self.streams = tuple(streams)
+
+    def receives(self, stream: Stream) -> bool:
+        """Whether this participant is to get the packets of a stream."""
+        if stream.owner is self:
+            return False
+        if stream.kind is MediaKind.AUDIO:
+            return not self.deaf
+        return self.wants.get(stream.media_ssrc, self.any_quality) > 0
+
+
+class Participants:
+    """All of a room, found by leg id and by SSRC."""
+
+    def __init__(self) -> None:
+        self._by_leg: dict[int, Participant] = {}
+        self._by_ssrc: dict[int, Stream] = {}
+        self.stream = self._by_ssrc.get
+        """The stream of an SSRC, or None."""
+
+    def __iter__(self) -> Iterator[Participant]:
+        """In the order of joining."""
+        return iter(self._by_leg.values())
+
+    def add(self, participant: Participant) -> None:
+        """Let one in.
+
+        Raises:
+            UsageError: The leg is in already, or an SSRC is in use.
+        """
+        leg_id = participant.leg.leg_id
+        streams = {stream.ssrc: stream for stream in participant.streams}
+        if leg_id in self._by_leg or not self._by_ssrc.keys().isdisjoint(streams):
+            raise UsageError(f"leg {leg_id} or one of its SSRCs is in the room already")
+        self._by_leg[leg_id] = participant
+        self._by_ssrc.update(streams)
+        self.forget_plans()
+
+    def remove(self, participant: Participant) -> None:
+        """Let one go."""
+        del self._by_leg[participant.leg.leg_id]
+        for stream in participant.streams:
+            del self._by_ssrc[stream.ssrc]
+        self.forget_plans()
+
+    def find(self, leg_id: int) -> Participant | None:
+        """The participant with that leg."""
+        return self._by_leg.get(leg_id)
+
+    def get(self, leg_id: int) -> Participant:
+        """The participant with that leg.
+
+        Raises:
+            UsageError: It is not in the room.
+        """
+        participant = self._by_leg.get(leg_id)
+        if participant is None:
+            raise UsageError(f"leg {leg_id} is not in the room")
+        return participant
+
+    def own_stream(self, leg_id: int, ssrc: int) -> Stream | None:
+        """The stream of an SSRC, if it belongs to that leg."""
+        stream = self._by_ssrc.get(ssrc)
+        return stream if stream is not None and stream.owner_id == leg_id else None
+
+    def receivers(self, stream: Stream) -> Iterable[Participant]:
+        """Who is to get the packets of a stream."""
+        return [one for one in self._by_leg.values() if one.receives(stream)]
+
+    def shown_to(self, participant: Participant) -> list[Stream]:
+        """The video that a participant is to get, retransmissions aside."""
+        streams = self._by_ssrc.values()
+        return [stream for stream in streams if stream.shows and participant.receives(stream)]
+
+    def forget_plans(self) -> None:
+        """Something changed, so all has to be worked out again."""
+        for stream in self._by_ssrc.values():
+            stream.plans.clear()

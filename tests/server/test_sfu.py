@@ -1,0 +1,411 @@
+"""A room forwards what each leg is to get, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from discord_rtc.errors import UsageError
+from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS, SPEAKER, build_elements
+from discord_rtc.rtp.packet import RtpPacket, parse_rtp
+from discord_rtc.rtp.rtcp import PictureLoss, RtcpPacket, parse_rtcp
+from discord_rtc.server.sfu import (
+    DEFAULT_LEG_MEDIA,
+    HOLD_LIMIT,
+    HOLD_TIME,
+    SERVER_SSRC,
+    LegMedia,
+    LegSsrcs,
+    Room,
+)
+
+ALICE, BOB, CAROL = 100, 200, 300
+OPUS, H264, H264_RTX = 120, 101, 102
+KOE = LegMedia({"opus": (120, None), "H264": (103, 104)})
+AUDIO_BOT = LegMedia({"opus": (120, None)})
+BROWSER = LegMedia({"opus": (111, None), "H264": (127, 121)}, {SPEAKER: 3})
+
+
+class FakeLeg:
+    def __init__(self, leg_id: int) -> None:
+        self.leg_id = leg_id
+        self.rtp: list[bytes] = []
+        self.rtcp: list[RtcpPacket] = []
+
+    def send_rtp(self, packet: bytes, now: float) -> None:  # noqa: ARG002 - as in the protocol
+        self.rtp.append(packet)
+
+    def send_rtcp(self, packet: bytes, now: float) -> None:  # noqa: ARG002 - as in the protocol
+        self.rtcp += parse_rtcp(packet)
+
+
+class Call:
+    """Alice, who has announced audio and video, and whom a test adds."""
+
+    def __init__(self) -> None:
+        self.room = Room()
+        self.alice = self.add(ALICE)
+        self.room.announce(ALICE, (ALICE, ALICE + 1), 0.0)
+
+    def add(
+        self,
+        base: int,
+        media: LegMedia = DEFAULT_LEG_MEDIA,
+        *,
+        now: float = 0.0,
+        deaf: bool = False,
+    ) -> FakeLeg:
+        leg = FakeLeg(base)
+        ssrcs = LegSsrcs(base, ((base + 1, base + 2),))
+        self.room.add(leg, ssrcs, media, now, deaf=deaf)
+        return leg
+
+    def send(self, packet: RtpPacket, leg_id: int = ALICE, now: float = 0.0) -> bytes:
+        built = packet.to_bytes()
+        self.room.receive_rtp(leg_id, built, now)
+        return built
+
+
+@pytest.fixture
+def call() -> Call:
+    return Call()
+
+
+def audio(sequence: int = 1, ssrc: int = ALICE) -> RtpPacket:
+    return RtpPacket(OPUS, sequence, 960 * sequence, ssrc, b"opus")
+
+
+def video(sequence: int = 1, ssrc: int = ALICE + 1, payload_type: int = H264) -> RtpPacket:
+    return RtpPacket(payload_type, sequence, 3000, ssrc, b"picture", marker=True)
+
+
+def test_everybody_else_gets_the_very_same_bytes(call: Call) -> None:
+    bob, carol = call.add(BOB), call.add(CAROL)
+
+    packet = call.send(audio())
+
+    assert bob.rtp[0] is packet
+    assert carol.rtp[0] is packet
+    assert call.alice.rtp == []
+    assert (call.room.counters["rtp-in"], call.room.counters["rtp-out"]) == (1, 2)
+
+
+def test_a_receiver_gets_its_own_payload_types(call: Call) -> None:
+    koe = call.add(BOB, KOE)
+
+    call.send(audio())
+    call.send(video())
+    call.send(video(9, ALICE + 2, H264_RTX))
+
+    assert [parse_rtp(packet) for packet in koe.rtp] == [
+        audio(),
+        video(payload_type=103),
+        video(9, ALICE + 2, 104),
+    ]
+
+
+def test_receivers_with_equal_numbers_share_one_renumbering(call: Call) -> None:
+    bob, carol = call.add(BOB, KOE), call.add(CAROL, KOE)
+
+    call.send(video())
+
+    assert bob.rtp[0] is carol.rtp[0]
+    assert call.room.counters["rtp-out"] == 2
+
+
+def test_a_receiver_gets_its_own_extension_ids(call: Call) -> None:
+    browser = call.add(BOB, BROWSER)
+    profile, data = build_elements([(NATIVE_EXTENSION_IDS[SPEAKER], b"\x02")])
+    packet = audio()._replace(extension_profile=profile, extension_data=data)
+
+    call.send(packet)
+
+    profile, data = build_elements([(3, b"\x02")])
+    expected = packet._replace(payload_type=111, extension_data=data)
+    assert [parse_rtp(each) for each in browser.rtp] == [expected]
+
+
+def test_a_receiver_without_the_codec_gets_nothing_and_is_counted(call: Call) -> None:
+    bot, bob = call.add(CAROL, AUDIO_BOT), call.add(BOB)
+
+    call.send(video())
+    call.send(audio())
+
+    assert [parse_rtp(packet) for packet in bot.rtp] == [audio()]
+    assert len(bob.rtp) == 2
+    assert call.room.counters["codec-not-supported"] == 1
+
+
+def test_padding_passes(call: Call) -> None:
+    bob, koe = call.add(BOB), call.add(CAROL, KOE)
+    padded = video()._replace(padding=b"\x00\x00\x03")
+
+    call.send(padded)
+
+    assert parse_rtp(bob.rtp[0]) == padded
+    assert parse_rtp(koe.rtp[0]) == padded._replace(payload_type=103)
+
+
+def test_a_packet_that_cannot_be_renumbered_is_counted(call: Call) -> None:
+    browser = call.add(BOB, BROWSER)
+    packet = b"\x90\x78" + audio().to_bytes()[2:12] + b"\xbe\xde\x00\x07"
+
+    call.room.receive_rtp(ALICE, packet, 0.0)
+
+    assert browser.rtp == []
+    assert call.room.counters["malformed"] == 1
+
+
+def test_a_packet_without_a_header_is_counted(call: Call) -> None:
+    call.room.receive_rtp(ALICE, b"\x80\x78", 0.0)
+
+    assert call.room.counters["malformed"] == 1
+
+
+@pytest.mark.parametrize("ssrc", [BOB, BOB + 1, 999])
+def test_an_ssrc_of_somebody_else_is_not_forwarded(call: Call, ssrc: int) -> None:
+    bob = call.add(BOB)
+    carol = call.add(CAROL)
+    call.room.announce(BOB, (BOB, BOB + 1), 0.0)
+
+    call.send(audio(ssrc=ssrc))
+
+    assert bob.rtp == carol.rtp == []
+    assert call.room.counters["foreign-ssrc"] == 1
+
+
+def test_an_unknown_payload_type_is_counted(call: Call) -> None:
+    bob = call.add(BOB)
+
+    call.send(audio()._replace(payload_type=96))
+    call.send(audio()._replace(payload_type=96))
+
+    assert bob.rtp == []
+    assert call.room.counters["unknown-payload-type"] == 2
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [video(ssrc=ALICE), audio(ssrc=ALICE + 1), video(ssrc=ALICE + 2), video(payload_type=102)],
+    ids=["video on audio", "audio on video", "media on rtx", "rtx on media"],
+)
+def test_a_payload_type_must_belong_on_its_ssrc(call: Call, packet: RtpPacket) -> None:
+    bob = call.add(BOB)
+
+    call.send(packet)
+
+    assert bob.rtp == []
+    assert call.room.counters["wrong-payload-type"] == 1
+
+
+def test_the_deaf_get_no_audio_until_they_hear_again(call: Call) -> None:
+    bob = call.add(BOB, deaf=True)
+    call.send(audio(1))
+    call.send(video(1))
+    call.room.set_deaf(BOB, False)
+    call.send(audio(2))
+    call.room.set_deaf(BOB, True)
+    call.send(audio(3))
+
+    assert [parse_rtp(packet) for packet in bob.rtp] == [video(1), audio(2)]
+
+
+def test_packets_that_overtake_their_announcement_are_held(call: Call) -> None:
+    bob = call.add(BOB)
+    early = [call.send(audio(n, BOB), BOB, now=1.0 + n / 50) for n in range(3)]
+    assert call.alice.rtp == []
+    assert call.room.next_timeout() == pytest.approx(1.0 + HOLD_TIME)
+
+    call.room.announce(BOB, (BOB,), 1.1)
+    late = call.send(audio(3, BOB), BOB, now=1.12)
+
+    assert call.alice.rtp == [*early, late]
+    assert call.room.counters["unannounced"] == 0
+    assert bob.rtp == []
+
+
+def test_held_packets_are_dropped_after_half_a_second(call: Call) -> None:
+    call.add(BOB)
+    call.send(audio(1, BOB), BOB, now=1.0)
+    call.send(audio(2, BOB), BOB, now=1.3)
+    due = call.room.next_timeout()
+    assert due is not None
+
+    call.room.handle_timeout(due)
+    assert call.room.counters["unannounced"] == 1
+    call.room.handle_timeout(2.0)
+
+    assert call.room.counters["unannounced"] == 2
+    assert call.room.next_timeout() is None
+    call.room.announce(BOB, (BOB,), 2.1)
+    assert call.alice.rtp == []
+
+
+def test_an_announcement_that_comes_too_late_releases_nothing(call: Call) -> None:
+    call.add(BOB)
+    call.send(audio(1, BOB), BOB, now=1.0)
+    call.send(audio(2, BOB), BOB, now=1.4)
+
+    call.room.announce(BOB, (BOB,), 1.6)  # the timer is late, too
+
+    assert [parse_rtp(packet) for packet in call.alice.rtp] == [audio(2, BOB)]
+    assert call.room.counters["unannounced"] == 1
+
+
+def test_what_is_held_is_bounded_for_each_ssrc(call: Call) -> None:
+    call.add(BOB)
+    for number in range(HOLD_LIMIT + 6):
+        call.send(audio(number, BOB), BOB)
+    call.send(video(1, BOB + 1), BOB)
+
+    call.room.announce(BOB, (BOB, BOB + 1), 0.1)
+
+    assert call.room.counters["unannounced"] == 6
+    assert len(call.alice.rtp) == HOLD_LIMIT + 1
+    assert parse_rtp(call.alice.rtp[0]) == audio(0, BOB)
+
+
+def test_retransmissions_are_announced_with_their_video(call: Call) -> None:
+    bob = call.add(BOB)
+
+    packet = call.send(video(5, ALICE + 2, H264_RTX))
+
+    assert bob.rtp == [packet]
+
+
+def test_announcing_somebody_elses_ssrc_is_counted(call: Call) -> None:
+    call.add(BOB)
+
+    call.room.announce(ALICE, (BOB,), 0.0)
+    call.send(audio(ssrc=BOB), BOB)
+
+    assert call.alice.rtp == []
+    assert call.room.counters["foreign-ssrc"] == 1
+
+
+def test_withdrawn_video_is_not_forwarded(call: Call) -> None:
+    bob = call.add(BOB)
+    call.room.withdraw(ALICE, (ALICE + 1,))
+
+    call.send(video())
+    packet = call.send(audio())
+
+    assert bob.rtp == [packet]
+
+
+def test_forwarding_stops_at_once_when_a_leg_is_removed(call: Call) -> None:
+    bob, carol = call.add(BOB), call.add(CAROL)
+    call.send(audio(1))
+
+    call.room.remove(BOB, 0.0)
+    call.send(audio(2))
+    call.room.remove(ALICE, 0.0)
+    call.send(audio(3))
+
+    assert len(bob.rtp) == 1
+    assert len(carol.rtp) == 2
+    assert call.room.counters["foreign-ssrc"] == 1
+
+
+def test_held_packets_of_a_removed_leg_are_forgotten(call: Call) -> None:
+    call.add(BOB)
+    call.send(audio(1, BOB), BOB)
+    call.room.remove(BOB, 0.0)
+
+    assert call.room.next_timeout() is None
+    call.room.handle_timeout(10.0)
+    call.room.remove(BOB, 0.0)  # once more is harmless
+
+
+def test_a_newcomer_gets_a_keyframe_of_every_video(call: Call) -> None:
+    call.add(BOB, now=1.0)
+
+    assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
+
+
+def test_newcomers_in_quick_succession_do_not_flood_the_sender(call: Call) -> None:
+    for number in range(20):
+        call.add(1000 + 10 * number, now=1.0 + number / 100)
+    assert len(call.alice.rtcp) == 1
+    due = call.room.next_timeout()
+    assert due is not None
+    assert due == pytest.approx(1.5)
+    call.room.handle_timeout(due)
+
+    assert len(call.alice.rtcp) == 2
+
+
+def test_a_receiver_chooses_its_video(call: Call) -> None:
+    bob = call.add(BOB, now=0.0)
+    call.room.set_wants(BOB, {ALICE + 1: 0}, None, 1.0)
+    call.send(video(1))
+    call.send(video(2, ALICE + 2, H264_RTX))
+    heard = call.send(audio(1))
+    assert bob.rtp == [heard]
+    call.alice.rtcp.clear()
+
+    call.room.set_wants(BOB, {}, 100, 2.0)
+    call.send(video(3))
+
+    assert parse_rtp(bob.rtp[-1]) == video(3)
+    assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
+
+
+def test_wanting_what_it_gets_already_asks_for_nothing(call: Call) -> None:
+    call.add(BOB, now=0.0)
+    call.alice.rtcp.clear()
+
+    call.room.set_wants(BOB, {ALICE + 1: 50}, None, 10.0)
+
+    assert call.alice.rtcp == []
+
+
+def test_wanting_nothing_at_all_spares_one_source(call: Call) -> None:
+    bob, carol = call.add(BOB), call.add(CAROL)
+    call.room.announce(CAROL, (CAROL + 1,), 0.0)
+
+    call.room.set_wants(BOB, {CAROL + 1: 100}, 0, 0.0)
+    call.send(video())
+    wanted = call.send(video(1, CAROL + 1), CAROL)
+
+    assert bob.rtp == [wanted]
+    assert len(carol.rtp) == 1
+
+
+def test_a_new_negotiation_holds_for_the_next_packet(call: Call) -> None:
+    bot = call.add(BOB, AUDIO_BOT, now=0.0)
+    call.send(video(1))
+    call.alice.rtcp.clear()
+
+    call.room.set_media(BOB, KOE, 10.0)
+    call.send(video(2))
+
+    assert [parse_rtp(packet) for packet in bot.rtp] == [video(2, payload_type=103)]
+    assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
+
+
+def test_a_leg_is_added_once(call: Call) -> None:
+    with pytest.raises(UsageError):
+        call.add(ALICE)
+
+
+def test_calls_about_a_leg_that_is_not_there_are_refused(call: Call) -> None:
+    with pytest.raises(UsageError):
+        call.room.announce(BOB, (BOB,), 0.0)
+    with pytest.raises(UsageError):
+        call.room.withdraw(BOB, (BOB,))
+    with pytest.raises(UsageError):
+        call.room.set_deaf(BOB, True)
+    with pytest.raises(UsageError):
+        call.room.set_media(BOB, KOE, 0.0)
+    with pytest.raises(UsageError):
+        call.room.set_wants(BOB, {}, 0, 0.0)
+
+
+def test_the_sooner_of_held_packets_and_reports_wakes_the_room(call: Call) -> None:
+    call.add(BOB)
+    assert call.room.next_timeout() is None
+    call.send(audio(1), now=1.0)
+    assert call.room.next_timeout() == 6.0
+    call.send(audio(1, BOB), BOB, now=2.0)
+
+    assert call.room.next_timeout() == 2.0 + HOLD_TIME
