@@ -1,0 +1,234 @@
+"""The life of one connection: its state, its sessions, its end. The core of `VoiceConnection`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from discord_rtc.connection.events import Invalidated, StateChanged
+from discord_rtc.connection.options import codec_offers
+from discord_rtc.connection.people import CallPeople
+from discord_rtc.connection.publishing import Publisher
+from discord_rtc.connection.session import LiveSession
+from discord_rtc.connection.supervisor import supervise
+from discord_rtc.errors import ConnectionLost, InvalidState, RtcError
+from discord_rtc.protocol.voice import VoiceOptions
+from discord_rtc.transport.base import MediaOffer
+from discord_rtc.transport.choice import transport_factory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from discord_rtc.clock import Clock
+    from discord_rtc.connection.options import ConnectionOptions
+    from discord_rtc.connection.sending import Publication
+    from discord_rtc.connection.signaling import Signaling
+    from discord_rtc.frames import MediaKind
+    from discord_rtc.protocol.voice import VoiceCredentials
+
+_LOG = logging.getLogger("discord_rtc.connection")
+
+State: TypeAlias = Literal["new", "connecting", "connected", "reconnecting", "closed"]
+
+CLOSE_DEADLINE = 3.0
+"""Seconds that closing a connection may take at most."""
+
+
+class Call:
+    """What the supervisor and the voice sessions of a connection work on.
+
+    Args:
+        signaling: Where voice servers come from.
+        options: How to behave.
+        clock: Source of ``now``.
+        closed: Called once when the connection is over.
+
+    Attributes:
+        signaling: As given.
+        options: As given.
+        people: The others in the call.
+        publisher: What is sent.
+    """
+
+    def __init__(
+        self,
+        signaling: Signaling,
+        options: ConnectionOptions,
+        clock: Clock,
+        *,
+        closed: Callable[[], None],
+    ) -> None:
+        self.signaling = signaling
+        self.options = options
+        self.people = CallPeople(self._demand_changed)
+        self.publisher = Publisher(signaling, self.people.emit)
+        self._clock = clock
+        self._closed = closed
+        self._make_transport = transport_factory(options.transport)
+        self._epoch = clock.now()
+        self._session: LiveSession | None = None
+        self._live = asyncio.Event()  # and at the end for good, so that nobody waits for ever
+        self._was_live = False
+        self._state: State = "new"
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._invalidation: Invalidated | None = None
+
+    @property
+    def state(self) -> State:
+        """See `VoiceConnection.state`."""
+        return self._state
+
+    @property
+    def invalidation(self) -> Invalidated | None:
+        """Why the connection is over, or None."""
+        return self._invalidation
+
+    @property
+    def session(self) -> LiveSession | None:
+        """The voice session, from its first attempt to its end."""
+        return self._session
+
+    def begin(self) -> None:
+        """Start to hold the connection; `ready` tells when it stands."""
+        self._set_state("connecting")
+        # The one long-lived task of a connection: it lets notebooks hold a connection
+        # open without a surrounding `async with`.
+        self._task = asyncio.get_running_loop().create_task(
+            self._supervise(), name="discord-rtc-supervisor"
+        )
+
+    async def ready(self) -> None:
+        """Wait until media can flow.
+
+        Raises:
+            InvalidState: It was not begun.
+            RtcError: The connection ended instead; this is the reason.
+        """
+        if self._state == "new":
+            raise InvalidState("connect() comes first")
+        await self._live.wait()
+        if self._invalidation is not None:
+            raise self._invalidation.error or ConnectionLost(None, "the connection was closed")
+
+    async def aclose(self) -> None:
+        """Leave the channel and release everything. Idempotent, bounded to 3 s."""
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await self._stop()
+        except TimeoutError:
+            _LOG.warning("= closing took longer than %s s", CLOSE_DEADLINE)
+        self._invalidate("normal", None)
+
+    # For the supervisor
+
+    async def run_session(self, credentials: VoiceCredentials) -> None:
+        """Run a voice session to its end, which is always an exception."""
+        options = self.options
+        self._was_live = False
+        self._session = LiveSession(
+            credentials,
+            VoiceOptions(version=options.gateway_version, timeout=options.timeouts.signaling),
+            MediaOffer(
+                codecs=codec_offers(options.codecs),
+                receive=options.receive,
+                modes=options.modes,
+                rtc_connection_id=str(uuid.uuid4()),
+                experiments=options.experiments,
+            ),
+            transport=self._make_transport(self._clock),
+            owner=self,
+            secure=self.signaling.secure,
+            clock=self._clock,
+            epoch=self._epoch,
+        )
+        try:
+            await self._session.run(self.publisher.publications, options.timeouts)
+        finally:
+            self._session = self.publisher.session = None
+            self._live.clear()
+
+    @property
+    def was_live(self) -> bool:
+        """Whether the last session got as far as media."""
+        return self._was_live
+
+    def session_over(self, error: Exception, *, retry: bool) -> None:
+        """A session ended; another one will be tried, or not."""
+        _LOG.info("= session over: %s", error)
+        if retry and not self._closing:
+            self._set_state("reconnecting")
+
+    # For the sessions
+
+    def session_live(self) -> None:
+        """Media can flow."""
+        self._was_live = True
+        self.publisher.session = self._session
+        self._live.set()
+        self._set_state("connected")
+
+    async def allow(self, publication: Publication) -> None:
+        """Make sure that the gateway grants what is about to be sent."""
+        await self.publisher.allow(publication)
+
+    async def publication_ended(self, publication: Publication, error: Exception | None) -> None:
+        """A published track came to its end or failed."""
+        await self.publisher.publication_ended(publication, error)
+
+    # Inside
+
+    async def _supervise(self) -> None:
+        reason, failure = "normal", None
+        try:
+            await supervise(self, self.signaling)
+        except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it
+            if not isinstance(error, RtcError):
+                _LOG.error("= a bug ended the connection", exc_info=error)
+            if not self._closing:
+                reason, failure = type(error).__name__, error
+                await self._leave()
+        finally:
+            self._invalidate(reason, failure)
+
+    async def _leave(self) -> None:
+        """However the connection ended, the user must not stay behind in the channel."""
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE):
+                await self.signaling.leave()
+        except (TimeoutError, RtcError) as error:
+            _LOG.warning("= the channel could not be left: %r", error)
+
+    async def _stop(self) -> None:
+        task = self._task
+        if task is None:
+            return
+        if not self._closing:
+            self._closing = True
+            try:
+                await self._leave()
+            finally:
+                task.cancel()
+        await asyncio.wait([task])
+
+    def _invalidate(self, reason: str, error: Exception | None) -> None:
+        if self._invalidation is not None:
+            return
+        self._invalidation = Invalidated(reason, error)
+        self.signaling.close()
+        self._set_state("closed")
+        self.people.emit(self._invalidation)
+        self.people.close()
+        self._live.set()
+        self._closed()
+
+    def _set_state(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self.people.emit(StateChanged(state))
+
+    def _demand_changed(self, user_id: int, kind: MediaKind, wanted: bool) -> None:
+        if self._session is not None:
+            self._session.receiver.demand_changed(user_id, kind, wanted)

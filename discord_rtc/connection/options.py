@@ -1,0 +1,85 @@
+"""How a voice connection behaves: what its user may choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from discord_rtc.errors import UsageError
+from discord_rtc.frames import Codec
+from discord_rtc.protocol.voice import SUPPORTED_VERSIONS
+from discord_rtc.transport.base import DEFAULT_CODECS
+from discord_rtc.transport.choice import transport_factory
+
+if TYPE_CHECKING:
+    from discord_rtc.transport.base import CodecOffer
+    from discord_rtc.transport.choice import TransportFactory, TransportName
+
+DaveChoice: TypeAlias = Literal["required", "preferred", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Deadlines of one connection, in seconds.
+
+    Attributes:
+        connect: The whole way from the voice server's socket to media, one attempt.
+        signaling: The gateway's assignment of a server, opening that server's socket, and each
+            step of its handshake.
+    """
+
+    connect: float = 30.0
+    signaling: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How a voice connection behaves.
+
+    Attributes:
+        transport: ``"auto"``, ``"udp"``, or a transport factory (see `memory_pair`).
+        dave: End-to-end encryption; only ``"off"`` in this version.
+        receive: False for senders only: no IP discovery, nothing is received.
+        gateway_version: Voice gateway version, 4 to 9.
+        modes: Transport encryption modes to insist on, best first; empty for the live
+            ones. Naming a discontinued mode is the opt-in for it.
+        codecs: Codecs offered, best first; None for all that are built.
+        experiments: Experiment names echoed to the server.
+        timeouts: Deadlines.
+
+    Raises:
+        UsageError: A choice that does not exist, or not yet.
+    """
+
+    transport: TransportName | TransportFactory = "auto"
+    dave: DaveChoice = "off"
+    receive: bool = True
+    gateway_version: int = 8
+    modes: tuple[str, ...] = ()
+    codecs: tuple[Codec, ...] | None = None
+    experiments: tuple[str, ...] = ()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def __post_init__(self) -> None:
+        if self.dave != "off":
+            raise UsageError(f'dave="{self.dave}" is not built yet in this version; use dave="off"')
+        if self.gateway_version not in SUPPORTED_VERSIONS:
+            raise UsageError(f"gateway_version is 4 to 9, not {self.gateway_version}")
+        transport_factory(self.transport)
+        codec_offers(self.codecs)
+
+
+def codec_offers(codecs: tuple[Codec, ...] | None) -> tuple[CodecOffer, ...]:
+    """The offers for some codecs, best first; Opus is always among them.
+
+    Raises:
+        UsageError: A codec that this version does not have.
+    """
+    known = {offer.codec: offer for offer in DEFAULT_CODECS}
+    if codecs is None:
+        return DEFAULT_CODECS
+    unknown = [codec.value for codec in codecs if codec not in known]
+    if unknown:
+        raise UsageError(f"not built in this version: {', '.join(unknown)}")
+    chosen = tuple(known[codec] for codec in codecs)
+    return chosen if Codec.OPUS in codecs else (known[Codec.OPUS], *chosen)

@@ -1,0 +1,52 @@
+"""What `VoiceConnection.stats` gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from discord_rtc.frames import MediaKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from discord_rtc.connection.users import RemoteUser
+    from discord_rtc.media.track import TrackStats
+    from discord_rtc.queues import QueueStats
+    from discord_rtc.rtp.stats import SessionStats
+    from discord_rtc.transport.base import TransportStats
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceStats:
+    """A snapshot of one connection.
+
+    Attributes:
+        rtp: Streams in and out; None until the first session is live.
+        transport: Datagrams, drops, round-trip time; None until then.
+        published: Per published kind, frames ``sent``, ``skipped-backlog``, ...
+        received: Per user and kind, frames delivered and dropped by the track.
+        drops: Received frames that no track got, by reason.
+        queues: Every bounded queue with its high-water mark.
+    """
+
+    rtp: SessionStats | None = None
+    transport: TransportStats | None = None
+    published: Mapping[MediaKind, Mapping[str, int]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    received: Mapping[tuple[int, MediaKind], TrackStats] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    drops: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    queues: tuple[QueueStats, ...] = ()
+
+
+def track_stats(
+    users: Mapping[int, RemoteUser],
+) -> dict[tuple[int, MediaKind], TrackStats]:
+    """The statistics of all received tracks."""
+    return {
+        (user.id, kind): user.track(kind).stats() for user in users.values() for kind in MediaKind
+    }
