@@ -29,6 +29,7 @@ from discord_rtc import (
 from discord_rtc.crypto.modes import DISCONTINUED_MODES, LIVE_MODES
 from discord_rtc.errors import NoCommonMode, UnsupportedMedia
 from discord_rtc.lab import Lab
+from discord_rtc.netem import Impairment
 from discord_rtc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -275,6 +276,29 @@ async def test_junk_on_the_media_port_does_not_disturb_a_call(lab: Lab) -> None:
         transport.sendto(junk)
     transport.close()
     await assert_media_flows(ann, bob)
+
+
+async def test_padding_csrcs_and_foreign_extensions_lose_nothing(lab: Lab) -> None:
+    lab.faults.padding(0.3, padding_only=0.1, seed=3)
+    lab.faults.headers(0.3, seed=4)
+    ann, bob = await lab.users(ann="udp", bob="udp")
+    await assert_media_flows(ann, bob)
+    stats = bob.stats()
+    assert stats.rtp is not None
+    assert stats.transport is not None
+    assert not stats.transport.drops
+    assert not stats.rtp.drops
+    assert all(s.malformed_frames == 0 and s.cumulative_lost == 0 for s in stats.rtp.inbound)
+
+
+async def test_jitter_reordering_and_duplicates_lose_nothing(lab: Lab) -> None:
+    rough = Impairment(delay=0.02, jitter=0.01, reorder=0.05, duplicate=0.05)
+    lab.faults.impair(up=rough, down=rough, seed=5)
+    ann, bob = await lab.users(ann="udp", bob="udp")
+    await assert_media_flows(ann, bob)
+    counters = lab.faults.counters
+    assert counters["up-reordered"] > 0
+    assert counters["down-duplicated"] > 0
 
 
 async def test_a_recording_of_a_call_keeps_sound_and_picture_together(
