@@ -10,9 +10,7 @@ The tree, ours apart from theirs::
     |   |-- MalformedMessage        voice gateway JSON or binary
     |   |-- MalformedPacket         RTP, RTCP, STUN, discovery
     |   |   `-- RejectedPacket      a datagram that does not authenticate or was seen before
-    |   |-- MalformedFrame          bitstream or payload format
-    |   |-- MalformedSdp
-    |   `-- UnexpectedMessage       (state, opcode)
+    |   `-- MalformedFrame          bitstream or payload format
     |-- NegotiationError            nothing in common
     |   |-- NoCommonMode, NoCommonCodec
     |   |-- VideoNotGranted         the gateway does not let this account send video
@@ -76,24 +74,6 @@ class RejectedPacket(MalformedPacket):
 
 class MalformedFrame(ProtocolError):
     """A bitstream or payload that does not follow its codec's format."""
-
-
-class MalformedSdp(ProtocolError):
-    """A session description that lacks a line or holds a wrong one."""
-
-
-class UnexpectedMessage(ProtocolError):
-    """A known message in a state that has no use for it.
-
-    Attributes:
-        state: Name of the machine's state.
-        opcode: Voice gateway opcode of the message.
-    """
-
-    def __init__(self, state: str, opcode: int) -> None:
-        super().__init__(f"opcode {opcode} is not expected while {state}")
-        self.state = state
-        self.opcode = opcode
 
 
 class NegotiationError(RtcError):

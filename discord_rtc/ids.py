@@ -7,13 +7,6 @@ from typing import NewType
 from discord_rtc.errors import MalformedMessage
 
 UserId = NewType("UserId", int)
-GuildId = NewType("GuildId", int)
-ChannelId = NewType("ChannelId", int)
-ServerId = NewType("ServerId", int)
-"""What a voice server calls the room's owner: a guild, a private channel or a stream."""
-Ssrc = NewType("Ssrc", int)
-PayloadType = NewType("PayloadType", int)
-Rid = NewType("Rid", str)
 
 _SNOWFLAKE_LIMIT = 1 << 64
 

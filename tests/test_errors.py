@@ -13,7 +13,6 @@ from discord_rtc.errors import (
     NonceExhausted,
     RejectedPacket,
     RtcError,
-    UnexpectedMessage,
 )
 
 CLASSES = [
@@ -70,9 +69,3 @@ def test_used_up_nonces_are_a_lost_connection() -> None:
 
 def test_a_rejected_packet_names_its_counter() -> None:
     assert RejectedPacket("replay").reason == "replay"
-
-
-def test_an_unexpected_message_names_state_and_opcode() -> None:
-    error = UnexpectedMessage("Greeting", 4)
-    assert (error.state, error.opcode) == ("Greeting", 4)
-    assert str(error) == "opcode 4 is not expected while Greeting"

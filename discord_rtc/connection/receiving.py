@@ -53,6 +53,10 @@ SPEECH_TIMEOUT = 0.2
 op 5 seldom (protocol reference: 100 to 250 ms)."""
 
 _TICK = 0.05
+_TIME_BASES = {
+    MediaKind.AUDIO: Fraction(1, Codec.OPUS.clock_rate),
+    MediaKind.VIDEO: Fraction(1, Codec.H264.clock_rate),  # 90 kHz for every video codec
+}
 
 
 class Parking:
@@ -302,7 +306,7 @@ class Receiver:
         pts = stream.timeline.pts(frame.ticks, frame.now)
         stream.user.track(stream.kind).rtp_origin = stream.timeline.origin
         encoded = EncodedFrame(
-            frame.data, frame.codec, pts, Fraction(1, frame.codec.clock_rate), frame.keyframe
+            frame.data, frame.codec, pts, _TIME_BASES[frame.codec.kind], frame.keyframe
         )
         decoder = stream.decoder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,63 +9,22 @@ import pytest
 from discord_rtc.frames import Codec
 from discord_rtc.rtp.assembler import AUDIO_WINDOW, VIDEO_WINDOW
 from discord_rtc.rtp.events import FrameReceived, SenderReportReceived, StreamEnded
-from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS, build_elements
+from discord_rtc.rtp.extensions import build_elements
 from discord_rtc.rtp.inbound import (
     ENDING_TIME,
     KEYFRAME_REQUEST_INTERVAL,
     KEYFRAME_REQUEST_TIME,
-    InboundContext,
 )
-from discord_rtc.rtp.packet import RtpPacket
 from discord_rtc.rtp.payloads.base import payload_format
-from discord_rtc.rtp.receivers import Receivers
 from discord_rtc.rtp.rtcp import ReportBlock, SenderReport
 
 if TYPE_CHECKING:
-    from discord_rtc.rtp.events import Event
-    from discord_rtc.rtp.stats import InboundStats
+    from tests.rtp.conftest import ReceivedStreams
 
 _OPUS = payload_format(Codec.OPUS)
 _VP8 = payload_format(Codec.VP8)
 _KEY = b"\x90\x80\x80\x00\x00key"  # one payload: VP8 descriptor and frame
 _DELTA = b"\x90\x80\x80\x00\x01delta"
-
-
-class Fixture:
-    """Received streams, what they emitted and which SSRCs they sent a PLI for."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.requests: list[int] = []
-        self.drops: Counter[str] = Counter()
-        self.streams = Receivers(
-            InboundContext(
-                NATIVE_EXTENSION_IDS, self.drops, self.events.append, self.requests.append
-            )
-        )
-
-    def audio(
-        self, sequence: int, now: float = 0.0, *, ssrc: int = 1, extension: bytes | None = None
-    ) -> None:
-        packet = RtpPacket(120, sequence % 65536, sequence * 960 % (1 << 32), ssrc, b"opus")
-        if extension is not None:
-            packet = packet._replace(extension_profile=0xBEDE, extension_data=extension)
-        self.streams.receive(packet, _OPUS, now)
-
-    def video(self, sequence: int, payload: bytes, now: float = 0.0, *, ssrc: int = 2) -> None:
-        packet = RtpPacket(105, sequence % 65536, sequence * 3000, ssrc, payload, marker=True)
-        self.streams.receive(packet, _VP8, now)
-
-    def frames(self) -> list[FrameReceived]:
-        return [event for event in self.events if isinstance(event, FrameReceived)]
-
-    def stats(self, ssrc: int) -> InboundStats:
-        return next(stats for stats in self.streams.stats() if stats.ssrc == ssrc)
-
-
-@pytest.fixture
-def fixture() -> Fixture:
-    return Fixture()
 
 
 def _report(ssrc: int, ticks: int, ntp: int = 5 << 32) -> SenderReport:
@@ -76,58 +34,58 @@ def _report(ssrc: int, ticks: int, ntp: int = 5 << 32) -> SenderReport:
 # ---- frames ------------------------------------------------------------------------------
 
 
-def test_a_packet_becomes_a_frame(fixture: Fixture) -> None:
-    fixture.audio(3, 7.5)
-    assert fixture.events == [
+def test_a_packet_becomes_a_frame(received: ReceivedStreams) -> None:
+    received.audio(3, 7.5)
+    assert received.events == [
         FrameReceived(1, Codec.OPUS, b"opus", 2880, keyframe=True, now=7.5, lost=0)
     ]
-    fixture.video(9, _KEY, 8.0)
-    assert fixture.events[1] == FrameReceived(
+    received.video(9, _KEY, 8.0)
+    assert received.events[1] == FrameReceived(
         2, Codec.VP8, b"\x00key", 27_000, keyframe=True, now=8.0
     )
-    assert fixture.streams.next_timeout() is None
+    assert received.streams.next_timeout() is None
 
 
-def test_ticks_and_sequence_numbers_go_on_across_their_wraps(fixture: Fixture) -> None:
+def test_ticks_and_sequence_numbers_go_on_across_their_wraps(received: ReceivedStreams) -> None:
     first = (1 << 32) // 960 - 2  # ticks wrap two frames later
     for sequence in range(first, first + 6):
-        fixture.audio(sequence)
-    ticks = [frame.ticks for frame in fixture.frames()]
+        received.audio(sequence)
+    ticks = [frame.ticks for frame in received.frames()]
     assert ticks == [sequence * 960 for sequence in range(first, first + 6)]
     assert ticks[-1] > 1 << 32
-    assert fixture.stats(1).cumulative_lost == 0
+    assert received.stats(1).cumulative_lost == 0
 
 
-def test_a_gap_is_given_up_by_the_timer(fixture: Fixture) -> None:
-    fixture.audio(1, 0.0)
-    fixture.audio(3, 0.04)
-    deadline = fixture.streams.next_timeout()
+def test_a_gap_is_given_up_by_the_timer(received: ReceivedStreams) -> None:
+    received.audio(1, 0.0)
+    received.audio(3, 0.04)
+    deadline = received.streams.next_timeout()
     assert deadline == pytest.approx(0.04 + AUDIO_WINDOW)
-    fixture.streams.handle_timeout(0.05)
-    assert len(fixture.frames()) == 1
-    fixture.streams.handle_timeout(0.1)
-    assert [(frame.lost, frame.now) for frame in fixture.frames()] == [(0, 0.0), (1, 0.1)]
-    assert fixture.streams.next_timeout() is None
+    received.streams.handle_timeout(0.05)
+    assert len(received.frames()) == 1
+    received.streams.handle_timeout(0.1)
+    assert [(frame.lost, frame.now) for frame in received.frames()] == [(0, 0.0), (1, 0.1)]
+    assert received.streams.next_timeout() is None
 
 
-def test_a_late_packet_is_counted_not_raised(fixture: Fixture) -> None:
-    fixture.audio(1, 0.0)
-    fixture.audio(3, 0.0)
-    fixture.streams.handle_timeout(1.0)
-    fixture.audio(2, 1.0)
-    fixture.audio(2, 1.0)
-    stats = fixture.stats(1)
+def test_a_late_packet_is_counted_not_raised(received: ReceivedStreams) -> None:
+    received.audio(1, 0.0)
+    received.audio(3, 0.0)
+    received.streams.handle_timeout(1.0)
+    received.audio(2, 1.0)
+    received.audio(2, 1.0)
+    stats = received.stats(1)
     assert (stats.late, stats.duplicates, stats.packets, stats.frames) == (1, 1, 4, 2)
     assert stats.cumulative_lost == -1
 
 
-def test_voice_extensions_come_with_the_frame(fixture: Fixture) -> None:
-    fixture.audio(1, extension=build_elements(((1, b"\x9e"), (9, b"\x05")))[1])
-    fixture.audio(2, extension=build_elements(((9, b"\x02"),))[1])
-    fixture.audio(3, extension=build_elements(((1, b"\x7f"),))[1])
-    fixture.audio(4, extension=build_elements(((3, b"abc"),))[1])
-    fixture.audio(5)
-    assert [(frame.flags, frame.level) for frame in fixture.frames()] == [
+def test_voice_extensions_come_with_the_frame(received: ReceivedStreams) -> None:
+    received.audio(1, extension=build_elements(((1, b"\x9e"), (9, b"\x05")))[1])
+    received.audio(2, extension=build_elements(((9, b"\x02"),))[1])
+    received.audio(3, extension=build_elements(((1, b"\x7f"),))[1])
+    received.audio(4, extension=build_elements(((3, b"abc"),))[1])
+    received.audio(5)
+    assert [(frame.flags, frame.level) for frame in received.frames()] == [
         (6 | 1, -30),  # sound share, priority, which implies voice
         (1, None),
         (None, -127),
@@ -136,41 +94,43 @@ def test_voice_extensions_come_with_the_frame(fixture: Fixture) -> None:
     ]
 
 
-def test_voice_extensions_of_a_wrong_length_are_counted_and_left_out(fixture: Fixture) -> None:
-    fixture.audio(1, extension=build_elements(((1, b"\x9e\x00"), (9, b"\x02")))[1])
-    assert [(frame.flags, frame.level) for frame in fixture.frames()] == [(None, None)]
-    assert fixture.drops == {"malformed-extension": 1}
+def test_voice_extensions_of_a_wrong_length_are_counted_and_left_out(
+    received: ReceivedStreams,
+) -> None:
+    received.audio(1, extension=build_elements(((1, b"\x9e\x00"), (9, b"\x02")))[1])
+    assert [(frame.flags, frame.level) for frame in received.frames()] == [(None, None)]
+    assert received.drops == {"malformed-extension": 1}
 
 
-def test_a_stream_that_restarts_goes_on(fixture: Fixture) -> None:
-    fixture.audio(100)
-    fixture.audio(40_000)
-    assert len(fixture.frames()) == 1
-    fixture.audio(40_001)
-    fixture.audio(40_002)
-    assert [frame.lost for frame in fixture.frames()] == [0, 0, 0]
-    stats = fixture.stats(1)
+def test_a_stream_that_restarts_goes_on(received: ReceivedStreams) -> None:
+    received.audio(100)
+    received.audio(40_000)
+    assert len(received.frames()) == 1
+    received.audio(40_001)
+    received.audio(40_002)
+    assert [frame.lost for frame in received.frames()] == [0, 0, 0]
+    stats = received.stats(1)
     assert (stats.restarts, stats.disbelieved) == (1, 1)
 
 
-def test_a_stream_may_change_its_codec(fixture: Fixture) -> None:
-    fixture.audio(10, ssrc=7)
-    fixture.audio(12, ssrc=7)
-    fixture.video(13, _KEY, ssrc=7)
-    assert [(frame.codec, frame.lost) for frame in fixture.frames()] == [
+def test_a_stream_may_change_its_codec(received: ReceivedStreams) -> None:
+    received.audio(10, ssrc=7)
+    received.audio(12, ssrc=7)
+    received.video(13, _KEY, ssrc=7)
+    assert [(frame.codec, frame.lost) for frame in received.frames()] == [
         (Codec.OPUS, 0),
         (Codec.OPUS, 1),
         (Codec.VP8, 0),
     ]
-    assert fixture.stats(7).codec is Codec.VP8
+    assert received.stats(7).codec is Codec.VP8
 
 
-def test_counters(fixture: Fixture) -> None:
-    fixture.video(1, _KEY, 0.0)
-    fixture.video(2, _DELTA, 0.0)  # 3000 ticks too early
-    fixture.video(3, b"\x80", 0.0)  # no start: malformed, closes the gate
-    fixture.video(4, _DELTA, 0.0)
-    stats = fixture.stats(2)
+def test_counters(received: ReceivedStreams) -> None:
+    received.video(1, _KEY, 0.0)
+    received.video(2, _DELTA, 0.0)  # 3000 ticks too early
+    received.video(3, b"\x80", 0.0)  # no start: malformed, closes the gate
+    received.video(4, _DELTA, 0.0)
+    stats = received.stats(2)
     assert (stats.packets, stats.frames, stats.keyframes) == (4, 2, 1)
     assert (stats.frames_dropped, stats.malformed_frames) == (1, 1)
     assert stats.payload_octets == len(_KEY) + 2 * len(_DELTA) + 1
@@ -183,138 +143,138 @@ def test_counters(fixture: Fixture) -> None:
 # ---- keyframes ---------------------------------------------------------------------------
 
 
-def test_a_keyframe_is_asked_for_until_it_comes(fixture: Fixture) -> None:
-    fixture.video(1, _DELTA, 1.0)
-    assert fixture.requests == [2]
-    fixture.video(2, _DELTA, 1.1)
-    assert fixture.requests == [2]
-    assert fixture.streams.next_timeout() == 1.0 + KEYFRAME_REQUEST_INTERVAL
-    fixture.streams.handle_timeout(1.5)
-    assert fixture.requests == [2, 2]
-    fixture.video(3, _KEY, 1.6)
-    assert fixture.streams.next_timeout() is None
-    assert fixture.stats(2).keyframe_requests == 2
+def test_a_keyframe_is_asked_for_until_it_comes(received: ReceivedStreams) -> None:
+    received.video(1, _DELTA, 1.0)
+    assert received.requests == [2]
+    received.video(2, _DELTA, 1.1)
+    assert received.requests == [2]
+    assert received.streams.next_timeout() == 1.0 + KEYFRAME_REQUEST_INTERVAL
+    received.streams.handle_timeout(1.5)
+    assert received.requests == [2, 2]
+    received.video(3, _KEY, 1.6)
+    assert received.streams.next_timeout() is None
+    assert received.stats(2).keyframe_requests == 2
 
 
-def test_a_gap_leads_to_a_keyframe_request(fixture: Fixture) -> None:
-    fixture.video(1, _KEY, 1.0)
-    fixture.video(3, _DELTA, 1.0)
-    fixture.streams.handle_timeout(1.0 + VIDEO_WINDOW)
-    assert fixture.requests == [2]
+def test_a_gap_leads_to_a_keyframe_request(received: ReceivedStreams) -> None:
+    received.video(1, _KEY, 1.0)
+    received.video(3, _DELTA, 1.0)
+    received.streams.handle_timeout(1.0 + VIDEO_WINDOW)
+    assert received.requests == [2]
 
 
-def test_a_stream_that_stopped_is_not_asked_for_ever(fixture: Fixture) -> None:
-    fixture.video(1, _DELTA, 0.0)
+def test_a_stream_that_stopped_is_not_asked_for_ever(received: ReceivedStreams) -> None:
+    received.video(1, _DELTA, 0.0)
     times = []
-    while (deadline := fixture.streams.next_timeout()) is not None:
+    while (deadline := received.streams.next_timeout()) is not None:
         times.append(deadline)
-        fixture.streams.handle_timeout(deadline)
+        received.streams.handle_timeout(deadline)
     assert len(times) == round(KEYFRAME_REQUEST_TIME / KEYFRAME_REQUEST_INTERVAL) - 1
     assert max(times) < KEYFRAME_REQUEST_TIME
-    fixture.video(2, _DELTA, 100.0)
-    assert len(fixture.requests) == len(times) + 2
+    received.video(2, _DELTA, 100.0)
+    assert len(received.requests) == len(times) + 2
 
 
-def test_the_owner_may_ask_for_a_keyframe(fixture: Fixture) -> None:
-    fixture.video(1, _KEY, 0.0)
-    fixture.streams.ask_keyframe(2, 60.0)
-    assert fixture.requests == [2]
-    assert fixture.streams.next_timeout() is None
-    fixture.streams.ask_keyframe(2, 60.2)  # too soon: later
-    assert fixture.requests == [2]
-    assert fixture.streams.next_timeout() == 60.5
-    fixture.streams.handle_timeout(60.5)
-    assert fixture.requests == [2, 2]
-    assert fixture.streams.next_timeout() is None
+def test_the_owner_may_ask_for_a_keyframe(received: ReceivedStreams) -> None:
+    received.video(1, _KEY, 0.0)
+    received.streams.ask_keyframe(2, 60.0)
+    assert received.requests == [2]
+    assert received.streams.next_timeout() is None
+    received.streams.ask_keyframe(2, 60.2)  # too soon: later
+    assert received.requests == [2]
+    assert received.streams.next_timeout() == 60.5
+    received.streams.handle_timeout(60.5)
+    assert received.requests == [2, 2]
+    assert received.streams.next_timeout() is None
 
 
-def test_a_keyframe_answers_the_request_of_the_owner(fixture: Fixture) -> None:
-    fixture.video(1, _KEY, 0.0)
-    fixture.streams.ask_keyframe(2, 0.0)
-    fixture.streams.ask_keyframe(2, 0.1)
-    fixture.video(2, _KEY, 0.2)
-    assert fixture.streams.next_timeout() is None
+def test_a_keyframe_answers_the_request_of_the_owner(received: ReceivedStreams) -> None:
+    received.video(1, _KEY, 0.0)
+    received.streams.ask_keyframe(2, 0.0)
+    received.streams.ask_keyframe(2, 0.1)
+    received.video(2, _KEY, 0.2)
+    assert received.streams.next_timeout() is None
 
 
-def test_nobody_is_asked_for_audio_or_unknown_streams(fixture: Fixture) -> None:
-    fixture.audio(1)
-    fixture.streams.ask_keyframe(1, 0.0)
-    fixture.streams.ask_keyframe(99, 0.0)
-    assert fixture.requests == []
+def test_nobody_is_asked_for_audio_or_unknown_streams(received: ReceivedStreams) -> None:
+    received.audio(1)
+    received.streams.ask_keyframe(1, 0.0)
+    received.streams.ask_keyframe(99, 0.0)
+    assert received.requests == []
 
 
 # ---- reports -----------------------------------------------------------------------------
 
 
-def test_a_sender_report_has_the_ticks_of_the_frames(fixture: Fixture) -> None:
+def test_a_sender_report_has_the_ticks_of_the_frames(received: ReceivedStreams) -> None:
     first = (1 << 32) // 960 - 1
-    fixture.audio(first)
-    fixture.streams.receive_report(_report(1, 100, ntp=(7 << 32) + (1 << 31)), 2.0)
-    assert fixture.events[1] == SenderReportReceived(1, 7.5, (1 << 32) + 100, 2.0)
+    received.audio(first)
+    received.streams.receive_report(_report(1, 100, ntp=(7 << 32) + (1 << 31)), 2.0)
+    assert received.events[1] == SenderReportReceived(1, 7.5, (1 << 32) + 100, 2.0)
 
 
-def test_a_strange_sender_report_does_not_mislead_the_ticks(fixture: Fixture) -> None:
-    fixture.audio(1)
+def test_a_strange_sender_report_does_not_mislead_the_ticks(received: ReceivedStreams) -> None:
+    received.audio(1)
     for ticks in (1 << 31, 0xFFFF_0000):
-        fixture.streams.receive_report(_report(1, ticks), 0.0)
-    fixture.audio(2)
-    assert [frame.ticks for frame in fixture.frames()] == [960, 1920]
+        received.streams.receive_report(_report(1, ticks), 0.0)
+    received.audio(2)
+    assert [frame.ticks for frame in received.frames()] == [960, 1920]
 
 
-def test_report_blocks_tell_what_was_received(fixture: Fixture) -> None:
-    fixture.audio(65_535, 0.0)
-    fixture.audio(65_537, 0.04)
-    fixture.streams.receive_report(_report(1, 0, ntp=0x0001_8000 << 16), 1.0)
-    (block,) = fixture.streams.reports(1.5)
+def test_report_blocks_tell_what_was_received(received: ReceivedStreams) -> None:
+    received.audio(65_535, 0.0)
+    received.audio(65_537, 0.04)
+    received.streams.receive_report(_report(1, 0, ntp=0x0001_8000 << 16), 1.0)
+    (block,) = received.streams.reports(1.5)
     assert block == ReportBlock(1, 85, 1, 65_537, 0, 0x0001_8000, 0x8000)
-    assert fixture.streams.reports(6.5) == []  # nothing new
-    fixture.audio(65_538, 7.0)
-    assert fixture.streams.reports(7.0)[0].fraction_lost == 0
+    assert received.streams.reports(6.5) == []  # nothing new
+    received.audio(65_538, 7.0)
+    assert received.streams.reports(7.0)[0].fraction_lost == 0
 
 
 # ---- beginning and end -------------------------------------------------------------------
 
 
-def test_a_stream_ends_a_moment_after_its_goodbye(fixture: Fixture) -> None:
-    fixture.audio(1, 0.0)
-    fixture.streams.end(1, 1.0)
-    fixture.streams.end(1, 1.05)  # repeated: the first counts
-    fixture.audio(3, 1.06)  # still on its way
-    assert fixture.streams.next_timeout() == pytest.approx(1.0 + ENDING_TIME)
-    fixture.streams.handle_timeout(1.0 + ENDING_TIME)
-    assert fixture.events[-2:] == [
+def test_a_stream_ends_a_moment_after_its_goodbye(received: ReceivedStreams) -> None:
+    received.audio(1, 0.0)
+    received.streams.end(1, 1.0)
+    received.streams.end(1, 1.05)  # repeated: the first counts
+    received.audio(3, 1.06)  # still on its way
+    assert received.streams.next_timeout() == pytest.approx(1.0 + ENDING_TIME)
+    received.streams.handle_timeout(1.0 + ENDING_TIME)
+    assert received.events[-2:] == [
         FrameReceived(1, Codec.OPUS, b"opus", 2880, True, 1.0 + ENDING_TIME, lost=1),
         StreamEnded(1),
     ]
-    assert fixture.streams.next_timeout() is None
-    assert fixture.streams.reports(2.0) == []
-    assert fixture.stats(1).frames == 2
+    assert received.streams.next_timeout() is None
+    assert received.streams.reports(2.0) == []
+    assert received.stats(1).frames == 2
 
 
 @pytest.mark.parametrize("sequence", [99, 101])
 def test_a_packet_that_comes_soon_after_the_goodbye_belongs_to_the_old_stream(
-    fixture: Fixture, sequence: int
+    received: ReceivedStreams, sequence: int
 ) -> None:
-    fixture.video(98, _KEY, 0.0)
-    fixture.video(100, _DELTA, 0.0)
-    fixture.streams.end(2, 0.0)
-    fixture.video(sequence, _KEY, 0.02)
-    assert fixture.stats(2).packets == 3
-    assert StreamEnded(2) not in fixture.events
+    received.video(98, _KEY, 0.0)
+    received.video(100, _DELTA, 0.0)
+    received.streams.end(2, 0.0)
+    received.video(sequence, _KEY, 0.02)
+    assert received.stats(2).packets == 3
+    assert StreamEnded(2) not in received.events
 
 
-def test_reorder_windows_show_their_high_water(fixture: Fixture) -> None:
+def test_reorder_windows_show_their_high_water(received: ReceivedStreams) -> None:
     for sequence in (1, 3, 4, 5):
-        fixture.audio(sequence)
-    window = fixture.streams.queue_stats()[1]
+        received.audio(sequence)
+    window = received.streams.queue_stats()[1]
     assert (window.name, window.high_water, window.bound) == ("reorder-1", 3, 64)
 
 
-def test_an_ended_stream_tells_stale_packets_from_new_ones(fixture: Fixture) -> None:
-    fixture.audio(100, 0.0)
-    fixture.streams.end(1, 0.0)
-    fixture.streams.handle_timeout(0.2)
-    fixture.audio(99, 0.3)
-    assert fixture.drops == {"after-bye": 1}
-    fixture.audio(101, 0.3)
-    assert [type(event) for event in fixture.events] == [FrameReceived, StreamEnded, FrameReceived]
+def test_an_ended_stream_tells_stale_packets_from_new_ones(received: ReceivedStreams) -> None:
+    received.audio(100, 0.0)
+    received.streams.end(1, 0.0)
+    received.streams.handle_timeout(0.2)
+    received.audio(99, 0.3)
+    assert received.drops == {"after-bye": 1}
+    received.audio(101, 0.3)
+    assert [type(event) for event in received.events] == [FrameReceived, StreamEnded, FrameReceived]
