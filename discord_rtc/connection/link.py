@@ -157,8 +157,7 @@ class MediaLink:
                 case StreamEnded():
                     sink.stream_ended(event.ssrc)
                 case BitrateEstimated():
-                    # Rate adaptation arrives with bandwidth estimation; the estimate is
-                    # visible in the session's statistics.
+                    # Nothing adapts to it yet: that arrives with bandwidth estimation.
                     pass
                 case _:
                     assert_never(event)
