@@ -10,15 +10,19 @@ The tree, ours apart from theirs::
     |   |-- MalformedMessage        voice gateway JSON or binary
     |   |-- MalformedPacket         RTP, RTCP, STUN, discovery
     |   |   `-- RejectedPacket      a datagram that does not authenticate or was seen before
-    |   `-- MalformedFrame          bitstream or payload format
+    |   |-- MalformedFrame          bitstream or payload format
+    |   `-- MalformedSdp            a session description or fragment
     |-- NegotiationError            nothing in common
     |   |-- NoCommonMode, NoCommonCodec
     |   |-- VideoNotGranted         the gateway does not let this account send video
     |   `-- DaveUnavailable         the server requires E2EE that we cannot give
     |-- ConnectError                could not get there
-    |   |-- SignalingTimeout, DiscoveryTimeout
+    |   |-- SignalingTimeout
+    |   |-- DiscoveryTimeout, IceFailed, DtlsFailed     one media path, each with its cause
+    |   |-- NoRoute                 no media path at all; says what each one saw
     |   `-- AuthenticationFailed
     |-- ConnectionLost              (close_code, reason, resumable); __cause__ keeps the origin
+    |   |-- PathLost                the media path worked and does not any more
     |   `-- NonceExhausted          the transport key must not be used any further
     |-- EventsOverflow              a subscription that was not read
     `-- MediaError
@@ -76,6 +80,10 @@ class MalformedFrame(ProtocolError):
     """A bitstream or payload that does not follow its codec's format."""
 
 
+class MalformedSdp(ProtocolError):
+    """A session description, or a fragment of one, that lacks something or cannot be read."""
+
+
 class NegotiationError(RtcError):
     """Both sides work, but they have nothing in common."""
 
@@ -108,6 +116,26 @@ class DiscoveryTimeout(ConnectError):
     """IP discovery got no answer: UDP to the voice server is probably blocked."""
 
 
+class IceFailed(ConnectError):
+    """No connectivity check was answered: UDP to the voice server is probably filtered."""
+
+
+class DtlsFailed(ConnectError):
+    """The path works, but no keys were agreed on: the handshake failed or the peer is another."""
+
+
+class NoRoute(ConnectError):
+    """No media path to the voice server works.
+
+    Attributes:
+        attempts: Name of each transport that was tried, with what it saw.
+    """
+
+    def __init__(self, text: str, attempts: tuple[tuple[str, Exception], ...] = ()) -> None:
+        super().__init__(text)
+        self.attempts = attempts
+
+
 class AuthenticationFailed(ConnectError):
     """The server refused the token or session."""
 
@@ -127,6 +155,13 @@ class ConnectionLost(RtcError):
         self.close_code = close_code
         self.reason = reason
         self.resumable = resumable
+
+
+class PathLost(ConnectionLost):
+    """The media path worked, and then the server did not consent to it any more (RFC 7675)."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(None, reason)
 
 
 class NonceExhausted(ConnectionLost):
