@@ -263,12 +263,16 @@ class VoiceSession:
     def send(self, message: Sendable, now: float) -> None:  # noqa: ARG002 - an input has a time
         """Send a message as soon as the session is live, in order.
 
+        Only No Route does not wait: it says why the session will not be live.
+
         When the session is closed the message is counted and ignored: the event that told so
         may not have reached the caller yet.
         """
         if isinstance(self._state, Closed):
             self._drops["send-after-end"] += 1
-        elif isinstance(self._state, Live):
+        elif isinstance(self._state, Live) or (
+            isinstance(message, NoRoute) and isinstance(self._state, Selecting)
+        ):
             self._queue(message)
         else:
             self._kept.append(message)

@@ -10,6 +10,7 @@ import pytest
 from discord_rtc.errors import InvalidState, UsageError
 from discord_rtc.protocol.messages import (
     BackendVersion,
+    BackendVersionRequest,
     ClientsConnect,
     ExecuteTransition,
     Heartbeat,
@@ -214,16 +215,27 @@ def test_second_description_while_live_is_told_again_without_prologue() -> None:
 
 def test_messages_sent_before_live_follow_the_prologue_in_order() -> None:
     wire = Wire()
-    speaking, package, no_route = Speaking(1, 713745, delay=0), MlsKeyPackage(b"mls"), NoRoute()
+    speaking, package = Speaking(1, 713745, delay=0), MlsKeyPackage(b"mls")
+    asking = BackendVersionRequest()
     wire.machine.send(speaking, wire.now)
     wire.feed(Hello(13750))
     wire.machine.send(package, wire.now)
     wire.feed(READY)
-    wire.machine.send(no_route, wire.now)
+    wire.machine.send(asking, wire.now)
     wire.machine.select_protocol(SELECT, wire.now)
     wire.forget()
     wire.feed(DESCRIPTION)
-    assert wire.sent()[2:] == [speaking, package, no_route]
+    assert wire.sent()[2:] == [speaking, package, asking]
+
+
+@pytest.mark.parametrize("selected", [False, True])
+def test_no_route_is_told_at_once_as_the_session_will_not_be_live(selected: bool) -> None:
+    wire = selecting()
+    if selected:
+        wire.machine.select_protocol(SELECT, wire.now)
+    wire.forget()
+    wire.machine.send(NoRoute(), wire.now)
+    assert wire.sent() == [NoRoute()]
 
 
 def test_messages_are_sent_at_once_when_live() -> None:
