@@ -7,6 +7,7 @@ too early, and give up a gap some time after its first successor arrived:
 * Audio goes on behind the gap and tells with the next frame how many are missing.
 * Video cannot: every frame depends on the one before. It closes its *keyframe gate*, wants
   a keyframe, and drops whole frames until one comes. The gate is closed at the start, too.
+  How long it waits before is decided by whoever has the missing packets sent again.
 
 A video frame ends with its marker, or, for senders that set none, where the ticks change;
 it is complete as soon as all packets from the end of the frame before are present. Where
@@ -17,6 +18,7 @@ take their place in the sequence and add nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from discord_rtc.errors import MalformedFrame
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 AUDIO_WINDOW = 0.060
 """Seconds a gap may last: three Opus frames, which listeners hear as a hiccup, not a delay."""
 VIDEO_WINDOW = 0.120
-"""Seconds a gap may last: room for one retransmission over a slow path."""
+"""Seconds a gap may last where nothing is sent again: bursts and jitter need as much."""
 AUDIO_BOUND = 64
 """Packets; 1.3 s of audio, many times what the window lets in."""
 VIDEO_BOUND = 2048
@@ -174,7 +176,7 @@ class AudioAssembler:
 
     def restart(self) -> Sequence[AssembledFrame]:
         """The sequence numbers begin anew; returns what was held."""
-        frames = self.handle_timeout(float("inf"))
+        frames = self.handle_timeout(inf)
         self._next = self._expected = None
         self._lost = 0
         return frames
@@ -213,6 +215,9 @@ class AudioAssembler:
 class VideoAssembler:
     """A frame is a run of packets up to the marker; see the top of this module.
 
+    Attributes:
+        window: Seconds that a gap may last.
+
     Args:
         depacketizer: Of the stream's codec.
         counters: Where to count.
@@ -221,6 +226,7 @@ class VideoAssembler:
     def __init__(self, depacketizer: Depacketizer, counters: AssemblerCounters) -> None:
         self.bound = VIDEO_BOUND
         self.keyframe_wanted = False
+        self.window = VIDEO_WINDOW
         self._depacketizer = depacketizer
         self._counters = counters
         self._held: dict[int, Arrival] = {}
@@ -253,9 +259,18 @@ class VideoAssembler:
             self._guess_start(arrival)
         return self._advance()
 
+    @property
+    def needed_from(self) -> float:
+        """The first missing packet that is of use; infinity when none of those before is."""
+        return inf if self._astray else self._frontier
+
     def next_timeout(self) -> float | None:
         """When the present gap will be given up; None without a gap."""
-        return None if self._gap_at is None else self._gap_since + VIDEO_WINDOW
+        if self._gap_at is None:
+            return None
+        # What is missing in front of the very first packet is not sent again.
+        in_front = self._fresh and self._start not in self._held
+        return self._gap_since + (VIDEO_WINDOW if in_front else self.window)
 
     def handle_timeout(self, now: float) -> Sequence[AssembledFrame]:
         """Give up gaps whose time is over; returns the frames behind them."""
@@ -268,7 +283,7 @@ class VideoAssembler:
 
     def restart(self) -> Sequence[AssembledFrame]:
         """The sequence numbers begin anew; returns what was complete behind a gap."""
-        frames = self.handle_timeout(float("inf"))
+        frames = self.handle_timeout(inf)
         self._drop(list(self._held))
         self._gate_open = False
         self._fresh = True

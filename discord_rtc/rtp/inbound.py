@@ -1,7 +1,9 @@
 """One received RTP stream: from packets to frames, reports and requests. Sans-I/O.
 
-Spec: RFC 3550 section 6, RFC 4585. A BYE takes effect a moment after it came, since packets
-that were sent before it may arrive after it.
+Spec: RFC 3550 section 6, RFC 4585, RFC 4588. Missing packets of video are asked for while their
+gap lasts; a keyframe is asked for when it is given up. Reports tell about the stream's own packets
+only: retransmissions belong to another one. A BYE takes effect a moment after it came, since
+packets that were sent before it may arrive after it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from discord_rtc.rtp.extensions import (
     parse_elements,
     parse_speaker_bits,
 )
+from discord_rtc.rtp.history import unwrap_rtx
+from discord_rtc.rtp.loss import LossCounters, LossTracker
 from discord_rtc.rtp.reports import (
     MAX_DROPOUT,
     MAX_MISORDER,
@@ -37,11 +41,12 @@ from discord_rtc.rtp.reports import (
 )
 from discord_rtc.rtp.rtcp import ReportBlock, SenderReport, ntp_from_64
 from discord_rtc.rtp.serial import Unwrapper
+from discord_rtc.rtp.serial import unwrap as nearest
 from discord_rtc.rtp.stats import InboundStats
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from discord_rtc.rtp.assembler import AssembledFrame, Assembler
     from discord_rtc.rtp.events import Event
@@ -56,6 +61,8 @@ ENDING_TIME = VIDEO_WINDOW
 """Seconds from BYE to the end: as long as any late packet is waited for."""
 STALE_TIME = 2.0
 """Seconds after the end during which old packets do not bring a stream back to life."""
+REPAIR_TIME = 5.0
+"""Seconds between a packet and the latest one; senders do not keep packets for longer."""
 
 
 class InboundContext(NamedTuple):
@@ -66,12 +73,16 @@ class InboundContext(NamedTuple):
         drops: Reason to count for packets that were not used.
         emit: Takes an event.
         request_keyframe: Sends a PLI for an SSRC.
+        request_packets: Sends a NACK for an SSRC with 16-bit sequence numbers, ascending.
+        nack: Whether packets are sent again on request.
     """
 
     extension_ids: Mapping[str, int]
     drops: Counter[str]
     emit: Callable[[Event], object]
     request_keyframe: Callable[[int], object]
+    request_packets: Callable[[int, Sequence[int]], object]
+    nack: bool
 
 
 class InboundStream:
@@ -98,8 +109,11 @@ class InboundStream:
         self._context = context
         self._tracker = SequenceTracker()
         self._unwrapper = Unwrapper(32)
+        self._ticks = 0  # of the latest packet
         self._reports = ReportHistory()
         self._counters = AssemblerCounters()
+        self._losses = LossCounters()
+        self._loss: LossTracker | None
         self._packets = 0
         self._octets = 0
         self._frames = 0
@@ -120,14 +134,54 @@ class InboundStream:
         if payload_format is not self._format:
             self._deliver(self._assembler.handle_timeout(inf), now)
             self._use(payload_format)
+            if self._loss is not None:
+                self._loss.begin(sequence)
         elif sequence == self._tracker.base:
             self._deliver(self._assembler.restart(), now)
+            if self._loss is not None:
+                self._loss.begin(sequence)
         self.heard_at = now
         self._octets += len(packet.payload)
-        ticks = self._unwrapper.unwrap(packet.ticks)
+        self._ticks = ticks = self._unwrapper.unwrap(packet.ticks)
         self._jitter.update(ticks, now)
         self._deliver(self._assembler.receive(Arrival(sequence, ticks, now, packet)), now)
+        if self._loss is not None:
+            if not self._loss.received(sequence, now):
+                self._deliver(self._assembler.handle_timeout(inf), now)
+            self._request_packets(now)
         self._request_keyframe(now)
+
+    def receive_retransmission(
+        self, packet: RtpPacket, original: int, payload_type: int, now: float
+    ) -> None:
+        """Take a retransmission of one of this stream's packets, of the format that it `repairs`.
+
+        Args:
+            packet: The retransmission.
+            original: Sequence number of the original packet, 16 bits.
+            payload_type: Of the original packet.
+            now: Time of arrival.
+        """
+        assert self._loss is not None
+        sequence = nearest(original, self._tracker.highest, 16)
+        if not self._loss.retransmitted(sequence, now):
+            return
+        ticks = self._unwrapper.peek(packet.ticks)
+        arrival = Arrival(sequence, ticks, now, unwrap_rtx(packet, self.ssrc, payload_type))
+        self._deliver(self._assembler.receive(arrival), now)
+        self._request_packets(now)
+        self._request_keyframe(now)
+
+    def repairs(self, payload_format: PayloadFormat) -> bool:
+        """Whether retransmissions of that format are of any use."""
+        return self._loss is not None and payload_format is self._format and not self.ended
+
+    def misses(self, original: int, ticks: int) -> bool:
+        """Whether a retransmission with that number and those ticks can be one of ours."""
+        assert self._loss is not None
+        distance = abs(self._unwrapper.peek(ticks) - self._ticks)
+        near = distance < REPAIR_TIME * self._format.codec.clock_rate
+        return near and self._loss.misses(nearest(original, self._tracker.highest, 16))
 
     def receive_report(self, report: SenderReport, now: float) -> None:
         """Take the sender report of this SSRC."""
@@ -189,7 +243,12 @@ class InboundStream:
         """When something is due; None for nothing."""
         if self.ended:
             return None
-        return earliest(self._assembler.next_timeout(), self._ends_at, self._keyframe_time())
+        return earliest(
+            self._assembler.next_timeout(),
+            self._ends_at,
+            self._keyframe_time(),
+            None if self._loss is None or self.ending else self._loss.next_timeout(),
+        )
 
     def handle_timeout(self, now: float) -> None:
         """Give up gaps, repeat keyframe requests, end."""
@@ -197,11 +256,12 @@ class InboundStream:
             self.finish(now)
         else:
             self._deliver(self._assembler.handle_timeout(now), now)
+            self._request_packets(now)
             self._request_keyframe(now)
 
     def stats(self) -> InboundStats:
         """Counters so far."""
-        tracker, counters = self._tracker, self._counters
+        tracker, counters, losses = self._tracker, self._counters, self._losses
         return InboundStats(
             ssrc=self.ssrc,
             codec=self._format.codec,
@@ -218,6 +278,9 @@ class InboundStream:
             malformed_frames=counters.malformed,
             restarts=tracker.restarts,
             keyframe_requests=self._keyframe_requests,
+            nacked=losses.nacked,
+            recovered=losses.recovered,
+            rtx_duplicates=losses.unneeded,
         )
 
     def queue_stats(self) -> QueueStats:
@@ -232,8 +295,14 @@ class InboundStream:
         self._format = payload_format
         self._video = codec.kind is MediaKind.VIDEO
         self._jitter = Jitter(codec.clock_rate)
-        assembler = VideoAssembler if self._video else AudioAssembler
-        self._assembler: Assembler = assembler(depacketizer, self._counters)
+        self._assembler: Assembler
+        self._loss = None
+        if self._video:
+            self._assembler = video = VideoAssembler(depacketizer, self._counters)
+            if self._context.nack:
+                self._loss = LossTracker(video, self._losses)
+        else:
+            self._assembler = AudioAssembler(depacketizer, self._counters)
 
     def _deliver(self, frames: Iterable[AssembledFrame], now: float) -> None:
         for frame in frames:
@@ -272,6 +341,13 @@ class InboundStream:
             self._context.drops["malformed-extension"] += 1
             return (None, None)
         return (flags, level)
+
+    def _request_packets(self, now: float) -> None:
+        if self._loss is None or self.ending:
+            return
+        missing = self._loss.due(now)
+        if missing:
+            self._context.request_packets(self.ssrc, [number & 0xFFFF for number in missing])
 
     def _keyframe_time(self) -> float | None:
         if not (self._asked or self._assembler.keyframe_wanted):

@@ -1,4 +1,7 @@
-"""One sent RTP stream: numbers, header extensions, counters. Sans-I/O. Spec: RFC 3550 5.1."""
+"""One sent RTP stream: numbers, header extensions, retransmissions, counters. Sans-I/O.
+
+Spec: RFC 3550 section 5.1, RFC 4588.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from discord_rtc.rtp.extensions import (
     AUDIO_LEVEL,
     CONTENT_TYPE,
     PLAYOUT_DELAY,
+    REPAIRED_RID,
     RID,
     SPEAKER,
     audio_level,
@@ -20,7 +24,8 @@ from discord_rtc.rtp.extensions import (
     playout_delay,
     speaker_bits,
 )
-from discord_rtc.rtp.packet import FIXED_HEADER_SIZE
+from discord_rtc.rtp.history import OSN_SIZE, History, Retransmitter
+from discord_rtc.rtp.packet import FIXED_HEADER_SIZE, parse_rtp
 from discord_rtc.rtp.payloads.base import payload_format
 from discord_rtc.rtp.reports import SenderClock, round_trip
 from discord_rtc.rtp.rtcp import ReportBlock, SenderReport, ntp_to_64
@@ -41,6 +46,9 @@ _TICKS_MASK = 0xFFFFFFFF
 _VOICE_FLAG = 1  # op 5 "speaking": VOICE
 _VIDEO_FRAME_TICKS = 3000
 """Least distance of two sources' frames: 1/30 s."""
+FIRST_SEQUENCE_BITS = 15
+"""Not near the wrap: who misses everything before it could not unprotect what follows (RFC 3711
+section 3.3.1)."""
 _AUDIO_EXTENSION_SIZE = 12
 """Preamble, audio level and speaker, in the longer of their two forms."""
 
@@ -57,6 +65,9 @@ class SenderConfig:
         playout_delay_ms: Least and largest delay that receivers should add, 0 to 40950;
             Discord expects the extension on every video packet. None leaves it out.
         content_type: 0 camera, 1 screen; None leaves the extension out.
+        rtx_ssrc: SSRC of its retransmissions. Without it, or without their payload type, packets
+            that receivers miss are sent again as they were, where the transport can do that.
+        rtx_payload_type: As negotiated for the retransmissions of that codec.
     """
 
     ssrc: int
@@ -65,6 +76,8 @@ class SenderConfig:
     rid: str | None = None
     playout_delay_ms: tuple[int, int] | None = (0, 0)
     content_type: int | None = None
+    rtx_ssrc: int | None = None
+    rtx_payload_type: int | None = None
 
 
 class OutboundStream:
@@ -108,11 +121,18 @@ class OutboundStream:
         self._block = _block(_video_values(config), extension_ids) if self._video else b""
         self._voice: tuple[int | None, int | None] = (None, None)  # what `_block` says
         room = len(self._block) if self._video else _AUDIO_EXTENSION_SIZE
+        self._history: History | None = None
+        self._rtx: Retransmitter | None = None
+        if config.rtx_ssrc is not None and config.rtx_payload_type is not None:
+            block = _block(_video_values(config, REPAIRED_RID), extension_ids)
+            first = random.getrandbits(FIRST_SEQUENCE_BITS)
+            self._rtx = Retransmitter(config.rtx_ssrc, config.rtx_payload_type, first, block)
+            room = max(room, len(block) + OSN_SIZE)
         self._limit = max_packet_size - FIXED_HEADER_SIZE - room
         if self._limit < self._LEAST_PAYLOAD:
             raise UsageError(f"packets of {max_packet_size} bytes leave no room for a payload")
         self._random = random
-        self._sequence = random.getrandbits(16)  # of the next packet
+        self._sequence = random.getrandbits(FIRST_SEQUENCE_BITS)  # of the next packet
         self._origin: int | None = None
         self._ticks = 0  # of the latest frame, unwrapped, and when it was sent
         self._sent_at = 0.0
@@ -124,6 +144,8 @@ class OutboundStream:
         self._keyframes = 0
         self._dropped = 0
         self._nacked = 0
+        self._retransmitted = 0
+        self._rtx_octets = 0
         self._keyframe_requests = 0
         self._last_fir: tuple[int, int] | None = None
         self._fraction_lost: float | None = None
@@ -139,6 +161,15 @@ class OutboundStream:
     def packets(self) -> int:
         """Packets made so far."""
         return self._packets
+
+    @property
+    def has_rtx(self) -> bool:
+        """Whether its retransmissions are a stream of their own."""
+        return self._rtx is not None
+
+    def keep_packets(self, history: History) -> None:
+        """Keep packets from now on, since they may be asked for again."""
+        self._history = history
 
     def idle_for(self, now: float) -> float:
         """Seconds since the latest frame; at least one must have been sent."""
@@ -189,8 +220,23 @@ class OutboundStream:
             second |= _MARKER
         header = pack(first, second, sequence & 0xFFFF, ticks, ssrc)
         packets.append(header + block + payloads[-1])
+        if self._history is not None:
+            self._history.keep(self._sequence, packets, now)
         self._sequence = (sequence + 1) & 0xFFFF
         return packets
+
+    def find(self, sequence: int, now: float) -> bytes | None:
+        """A packet that a receiver misses; None when it is gone or was sent again just now."""
+        return None if self._history is None else self._history.find(sequence, now, self._rtt)
+
+    def send_again(self, packet: bytes, now: float) -> bytes:
+        """Put a packet from `find` into the form in which it is sent again, and count it."""
+        assert self._history is not None
+        original = parse_rtp(packet)
+        self._history.sent_again(original.sequence, now)
+        self._retransmitted += 1
+        self._rtx_octets += len(original.payload)
+        return packet if self._rtx is None else self._rtx.packet(original)
 
     def drop(self) -> None:
         """Count a frame that was not sent. The ones that depend on it must not be, either."""
@@ -237,7 +283,7 @@ class OutboundStream:
             self._rtt = rtt
 
     def receive_nack(self, packets: int) -> None:
-        """A receiver wants packets again. Only counted: there is no history to resend from."""
+        """A receiver wants packets again, which are found by `find`."""
         self._nacked += packets
 
     def receive_keyframe_request(self, fir: tuple[int, int] | None = None) -> bool:
@@ -275,6 +321,8 @@ class OutboundStream:
             rtt=self._rtt,
             nacked=self._nacked,
             keyframe_requests=self._keyframe_requests,
+            retransmitted=self._retransmitted,
+            rtx_octets=self._rtx_octets,
         )
 
     def _time(self, frame: EncodedFrame, now: float) -> int:
@@ -297,13 +345,13 @@ class OutboundStream:
         return self._ticks & _TICKS_MASK
 
 
-def _video_values(config: SenderConfig) -> Mapping[str, bytes | None]:
+def _video_values(config: SenderConfig, name: str = RID) -> Mapping[str, bytes | None]:
     """Values of the extensions of a video stream, which are the same on every packet."""
     delay, content, rid = config.playout_delay_ms, config.content_type, config.rid
     return {
         PLAYOUT_DELAY: None if delay is None else playout_delay(*delay),
         CONTENT_TYPE: None if content is None else content_type(content),
-        RID: None if rid is None else rid.encode("ascii"),
+        name: None if rid is None else rid.encode("ascii"),
     }
 
 

@@ -5,6 +5,9 @@ queue of the narrowest hop, even on loopback; spread out they do not, and what d
 wait (audio, RTCP) passes them. The bucket gains ``rate`` bytes per second and holds at
 most one burst, so any stretch of T seconds carries at most ``burst + rate * T`` bytes.
 
+Retransmissions go in front of everything else that waits, since receivers show nothing until
+they come; but only up to a share of the rate, whatever receivers ask for.
+
 Waking up once per packet would cost a timer each, at 25 Mbit/s every 0.4 ms. Instead the
 next deadline is when half a burst (or all that is left) may go, at least 1 ms ahead.
 """
@@ -29,6 +32,15 @@ _BOUND_PACKETS = 2000
 """2.4 MB: two seconds of 10 Mbit/s, far more than anyone should wait for."""
 _BURST_SECONDS = 0.010
 _BURST_PACKETS = 2
+_RESENT_SHARE = 0.5
+"""Of the rate. The rate is some 2.5 times the bitrate of the video (libwebrtc's factor, too), so
+that all of it could be sent again; libwebrtc bounds retransmissions by the same measure."""
+_RESENT_SECONDS = 0.5
+"""Over which the share is kept (libwebrtc, kRetransmitWindowSizeMs): room for a burst of losses."""
+_RESENT_BURSTS = 8
+"""Smallest bursts that may be sent again in that time at any rate: 16 packets, a keyframe."""
+_RESENT_BOUND = 512
+"""Packets; more are not missing at any receiver of ours."""
 _WAKE_UP = 0.001
 """Event loops do not keep shorter timers well."""
 _ROUNDING = 1e-6
@@ -58,9 +70,12 @@ class Pacer:
     def __init__(self, max_packet_size: int, rate_bps: int = DEFAULT_RATE_BPS) -> None:
         self._smallest_burst = _BURST_PACKETS * max_packet_size
         self._queue: BoundedQueue[Outgoing] = BoundedQueue("pacer", _BOUND_PACKETS)
+        self._resent: BoundedQueue[Outgoing] = BoundedQueue("retransmissions", _RESENT_BOUND)
         self._queued_bytes = 0
         self._refilled_at = -inf
         self._tokens = inf
+        self._resent_refilled_at = -inf
+        self._resent_tokens = inf
         self.set_rate(rate_bps)
 
     def set_rate(self, rate_bps: int) -> None:
@@ -77,6 +92,11 @@ class Pacer:
         self._rate = rate_bps / 8
         self._burst = max(self._rate * _BURST_SECONDS, self._smallest_burst)
         self._tokens = min(self._tokens, self._burst)
+        self._resent_rate = self._rate * _RESENT_SHARE
+        self._resent_burst = max(
+            self._resent_rate * _RESENT_SECONDS, _RESENT_BURSTS * self._smallest_burst
+        )
+        self._resent_tokens = min(self._resent_tokens, self._resent_burst)
 
     @property
     def burst(self) -> float:
@@ -101,24 +121,39 @@ class Pacer:
             self._queued_bytes += len(outgoing.packet)
         return True
 
+    def may_resend(self, size: int, now: float) -> bool:
+        """Whether a retransmission of that many bytes is within the share."""
+        gained = max(now - self._resent_refilled_at, 0.0) * self._resent_rate
+        self._resent_tokens = min(self._resent_tokens + gained, self._resent_burst)
+        self._resent_refilled_at = now
+        return size <= self._resent_tokens and self._resent.room > 0
+
+    def resend(self, outgoing: Outgoing) -> None:
+        """Queue a retransmission, in front of all that is none, after `may_resend`."""
+        self._resent.put(outgoing)
+        self._resent_tokens -= len(outgoing.packet)
+        self._queued_bytes += len(outgoing.packet)
+
     def pop(self, now: float) -> list[Outgoing]:
         """Packets that may be sent now, in order."""
-        queue = self._queue
-        if not queue:
+        if not self._queued_bytes:
             return []
         self._refill(now)
         due: list[Outgoing] = []
-        while queue and (size := len(queue.peek().packet)) <= self._tokens + _ROUNDING:
-            due.append(queue.take())
-            self._tokens -= size
-            self._queued_bytes -= size
+        for queue in (self._resent, self._queue):
+            while queue and (size := len(queue.peek().packet)) <= self._tokens + _ROUNDING:
+                due.append(queue.take())
+                self._tokens -= size
+                self._queued_bytes -= size
+            if queue:
+                break
         return due
 
     def next_timeout(self) -> float | None:
         """When to call `pop` next; None when nothing is queued."""
-        if not self._queue:
+        if not self._queued_bytes:
             return None
-        head = len(self._queue.peek().packet)
+        head = len((self._resent or self._queue).peek().packet)
         wanted = min(self._queued_bytes, max(head, self._burst / 2))
         return self._refilled_at + max((wanted - self._tokens) / self._rate, _WAKE_UP)
 
@@ -128,9 +163,9 @@ class Pacer:
         tokens = min(self._tokens + since * self._rate, self._burst)
         return max(self._queued_bytes - tokens, 0.0) / self._rate
 
-    def stats(self) -> QueueStats:
-        """How full the queue has been."""
-        return self._queue.stats()
+    def stats(self) -> tuple[QueueStats, ...]:
+        """How full the queues have been."""
+        return (self._queue.stats(), self._resent.stats())
 
     def _refill(self, now: float) -> None:
         if now > self._refilled_at:

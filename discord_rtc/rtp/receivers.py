@@ -1,8 +1,11 @@
-"""All received RTP streams of a session. Sans-I/O. Spec: RFC 3550 section 6.
+"""All received RTP streams of a session. Sans-I/O. Spec: RFC 3550 section 6, RFC 4588.
 
 A stream comes into being with the first packet of its SSRC. Its first sender report may come
 before that and is kept for it. An ended stream stays for its statistics until it is forgotten,
 its SSRC comes back, or the room is needed.
+
+Retransmissions have an SSRC of their own. In Discord that is the SSRC of the stream plus one;
+elsewhere it is learned from a packet that exactly one stream misses, as libwebrtc does.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from discord_rtc.queues import QueueStats
 from discord_rtc.rtp.events import StreamEnded
+from discord_rtc.rtp.history import original_sequence
 from discord_rtc.rtp.inbound import InboundStream
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ class Receivers:
         self._streams: dict[int, InboundStream] = {}
         self._deadlines: dict[int, float] = {}  # of the few streams that have one
         self._early_reports: dict[int, tuple[SenderReport, float]] = {}
+        self._repaired: dict[int, int] = {}  # SSRC of retransmissions to that of the stream
         self._high_water = 0
         self._evicted = 0
 
@@ -52,6 +57,28 @@ class Receivers:
             stream.finish(now)
             stream = self._create(packet.ssrc, payload_format, now)
         stream.receive(packet, payload_format, now)
+        self._schedule(stream)
+
+    def receive_retransmission(
+        self, packet: RtpPacket, payload_type: int, payload_format: PayloadFormat, now: float
+    ) -> None:
+        """Take a retransmission.
+
+        Args:
+            packet: As received.
+            payload_type: Of the stream that it repairs.
+            payload_format: Of that stream.
+            now: Time of arrival.
+        """
+        original = original_sequence(packet)
+        if original is None:
+            self._context.drops["probe"] += 1
+            return
+        stream = self._find_repaired(packet, original, payload_format)
+        if stream is None:
+            self._context.drops["rtx-unpaired"] += 1
+            return
+        stream.receive_retransmission(packet, original, payload_type, now)
         self._schedule(stream)
 
     def receive_report(self, report: SenderReport, now: float) -> None:
@@ -122,6 +149,26 @@ class Receivers:
         if early is not None:
             stream.receive_report(*early)
         return stream
+
+    def _find_repaired(
+        self, packet: RtpPacket, original: int, payload_format: PayloadFormat
+    ) -> InboundStream | None:
+        ssrc = self._repaired.get(packet.ssrc, packet.ssrc - 1 & 0xFFFFFFFF)
+        stream = self._streams.get(ssrc)
+        if stream is not None and stream.repairs(payload_format):
+            return stream
+        missing = [
+            stream
+            for stream in self._streams.values()
+            if stream.repairs(payload_format) and stream.misses(original, packet.ticks)
+        ]
+        if len(missing) != 1:
+            return None
+        self._repaired.pop(packet.ssrc, None)
+        if len(self._repaired) >= MOST_STREAMS:
+            del self._repaired[next(iter(self._repaired))]
+        self._repaired[packet.ssrc] = missing[0].ssrc
+        return missing[0]
 
     def _evict(self) -> None:
         idle = min(self._streams.values(), key=lambda stream: stream.heard_at)

@@ -2,7 +2,8 @@
 
 Audio and RTCP wait only for the next flush; video goes through the pacer, between its first
 sender report and its BYE. That report goes out before the first packet, so that receivers can
-tie the ticks of a stream to the wallclock from the beginning.
+tie the ticks of a stream to the wallclock from the beginning. What receivers miss is sent again
+in front of the video that waits, as an RTX stream where there is one (RFC 4588).
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from discord_rtc.errors import UsageError
+from discord_rtc.frames import MediaKind
 from discord_rtc.queues import BoundedQueue
 from discord_rtc.rtp.deadlines import earliest
 from discord_rtc.rtp.events import KeyframeRequested
+from discord_rtc.rtp.history import OSN_SIZE, History
 from discord_rtc.rtp.outbound import OutboundStream
 from discord_rtc.rtp.pacer import Outgoing, Pacer
 from discord_rtc.rtp.rtcp import (
@@ -24,6 +27,7 @@ from discord_rtc.rtp.rtcp import (
 )
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Iterable, Mapping
     from random import Random
 
@@ -39,8 +43,6 @@ REPORT_INTERVAL = 5.0
 
 _IDLE_INTERVALS = 2
 """Intervals without a frame after which a sender stops reporting (RFC 3550 6.3.8)."""
-_NOBODY = 1
-"""SSRC in the RTCP of a participant that sends nothing, as libwebrtc does."""
 _URGENT_BOUND = 512
 """Packets between two flushes: ten seconds of audio."""
 
@@ -53,16 +55,24 @@ class SendersContext(NamedTuple):
         max_packet_size: Largest plain RTP packet in bytes, header included.
         ntp_offset: Seconds since 1900 minus ``now``.
         cname: Canonical name (RFC 3550 section 6.5.1).
+        ssrc: Where our feedback comes from as long as nothing is sent.
         random: Where first sequence numbers and timestamps come from.
         emit: Takes an event.
+        drops: Reason to count for packets that were not sent again.
+        nack: Whether receivers may ask for packets again.
+        repeats: Whether the very same packet can be sent twice.
     """
 
     extension_ids: Mapping[str, int]
     max_packet_size: int
     ntp_offset: float
     cname: str
+    ssrc: int
     random: Random
     emit: Callable[[Event], object]
+    drops: Counter[str]
+    nack: bool
+    repeats: bool
 
 
 class Senders:
@@ -85,8 +95,8 @@ class Senders:
 
     @property
     def reporter(self) -> int:
-        """The SSRC that our feedback comes from: that of our first stream, or 1."""
-        return next(iter(self._streams), _NOBODY)
+        """The SSRC that our feedback comes from: that of our first stream, if there is one."""
+        return next(iter(self._streams), self._context.ssrc)
 
     def add(self, config: SenderConfig) -> None:
         """Begin a stream.
@@ -98,9 +108,12 @@ class Senders:
         if config.ssrc in self._streams:
             raise UsageError(f"SSRC {config.ssrc} is being sent already")
         context = self._context
-        self._streams[config.ssrc] = OutboundStream(
-            config, context.extension_ids, context.max_packet_size, context.random
-        )
+        size = context.max_packet_size
+        video = config.codec.kind is MediaKind.VIDEO
+        stream = OutboundStream(config, context.extension_ids, size, context.random)
+        if video and context.nack and (stream.has_rtx or context.repeats):
+            stream.keep_packets(History(size, context.drops))
+        self._streams[config.ssrc] = stream
 
     def remove(self, ssrc: int, now: float) -> None:
         """End a stream; its BYE follows its last packet, if there was any (RFC 3550 6.3.7)."""
@@ -164,12 +177,20 @@ class Senders:
             if stream is not None:
                 stream.receive_report(block, now + self._context.ntp_offset)
 
-    def receive_nack(self, nack: Nack) -> bool:
-        """Take a request for packets; returns whether it is about one of our streams."""
+    def receive_nack(self, nack: Nack, now: float) -> bool:
+        """Send packets again; returns whether the request is about one of our streams."""
         stream = self._streams.get(nack.media_ssrc)
         if stream is None:
             return False
         stream.receive_nack(len(nack.lost))
+        for sequence in nack.lost:
+            packet = stream.find(sequence, now)
+            if packet is None:
+                continue
+            if self._pacer.may_resend(len(packet) + OSN_SIZE, now):
+                self._pacer.resend(Outgoing(stream.send_again(packet, now), False))
+            else:
+                self._context.drops["rtx-limited"] += 1
         return True
 
     def receive_picture_loss(self, ssrc: int) -> bool:
@@ -215,7 +236,7 @@ class Senders:
 
     def queue_stats(self) -> tuple[QueueStats, ...]:
         """How full the queues were."""
-        return (self._pacer.stats(), self._urgent.stats())
+        return (*self._pacer.stats(), self._urgent.stats())
 
     def _report(self, stream: OutboundStream, now: float) -> Outgoing:
         stream.report_at = now + REPORT_INTERVAL

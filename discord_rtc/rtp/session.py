@@ -1,4 +1,6 @@
-"""All RTP streams of one connection behind the five verbs. Sans-I/O. Spec: RFC 3550, RFC 4585.
+"""All RTP streams of one connection behind the five verbs. Sans-I/O.
+
+Spec: RFC 3550, RFC 4585, RFC 4588.
 
 Input: frames to send, packets received. Output: packets to send, events. After each input
 flush `packets_to_send`, drain `next_event`, and call `handle_timeout` at `next_timeout`.
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from discord_rtc.errors import MalformedPacket
 from discord_rtc.queues import BoundedQueue, QueueStats
+from discord_rtc.rtp.arrivals import Arrivals
 from discord_rtc.rtp.deadlines import earliest
 from discord_rtc.rtp.events import (
     BitrateEstimated,
@@ -24,6 +27,7 @@ from discord_rtc.rtp.events import (
     SenderReportReceived,
     StreamEnded,
 )
+from discord_rtc.rtp.extensions import TRANSPORT_CC, parse_elements, parse_transport_sequence
 from discord_rtc.rtp.inbound import InboundContext
 from discord_rtc.rtp.outbound import SenderConfig
 from discord_rtc.rtp.pacer import Outgoing
@@ -50,9 +54,10 @@ from discord_rtc.rtp.stats import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping, Sequence
 
     from discord_rtc.frames import Codec, EncodedFrame
+    from discord_rtc.rtp.packet import RtpPacket
 
 __all__ = [
     "RtpSession",
@@ -71,6 +76,10 @@ __all__ = [
 ]
 
 _BLOCKS_PER_REPORT = 31  # RFC 3550 6.4.1: five bits of count
+_NOBODY = 1
+"""SSRC of a participant that sends nothing, as libwebrtc has it."""
+_MOST_PER_NACK = 256
+"""Packets asked for in one RTCP packet, which has about 1 kB then in the worst case."""
 _PROBE_PAYLOAD_TYPE = 96
 """Where nothing else is negotiated for it: padding of native Discord servers."""
 _EVENT_BOUND = 4096
@@ -82,11 +91,18 @@ class RtpSession:
 
     Args:
         payload_types: Payload type to codec, of everything that may be received.
-        rtx_payload_types: Payload types of retransmissions, which are only counted.
+        rtx_payload_types: Payload type of retransmissions to the one that they repair.
         extension_ids: Header extension URI to its id on this connection.
         max_packet_size: Largest plain RTP packet in bytes, header included.
         ntp_offset: Seconds since 1900 minus ``now``.
         cname: Canonical name in our RTCP, the same for all our streams (RFC 3550 6.5.1).
+        feedback: RTCP feedback in use, as in `NegotiatedMedia`; with ``nack``, missing packets
+            of video are asked for and sent again; with ``transport-cc``, the server is told when
+            each packet came that it numbered, for its estimate of the path.
+        ssrc: Where our RTCP comes from as long as we send nothing. Raw UDP servers know who sent
+            a datagram only by an SSRC that they assigned.
+        repeats: Whether the transport can send the very same packet twice. SRTP cannot, as the
+            number of a packet makes its nonce; without RTX nothing is sent again there.
         seed: Makes sequence numbers and timestamps begin reproducibly; for tests.
 
     Raises:
@@ -97,15 +113,23 @@ class RtpSession:
         self,
         *,
         payload_types: Mapping[int, Codec],
-        rtx_payload_types: Collection[int],
+        rtx_payload_types: Mapping[int, int],
         extension_ids: Mapping[str, int],
         max_packet_size: int,
         ntp_offset: float,
         cname: str,
+        feedback: frozenset[str] = frozenset(),
+        ssrc: int = _NOBODY,
+        repeats: bool = True,
         seed: int | None = None,
     ) -> None:
         self._formats = {number: payload_format(codec) for number, codec in payload_types.items()}
-        self._rtx_payload_types = frozenset(rtx_payload_types)
+        self._rtx_payload_types = {
+            number: repaired
+            for number, repaired in rtx_payload_types.items()
+            if repaired in self._formats
+        }
+        nack = "nack" in feedback
         self._events: BoundedQueue[Event] = BoundedQueue("events", _EVENT_BOUND)
         self._drops: Counter[str] = Counter()
         self._senders = Senders(
@@ -114,16 +138,28 @@ class RtpSession:
                 max_packet_size,
                 ntp_offset,
                 cname,
+                ssrc,
                 Random(seed),  # noqa: S311 - spreads numbers, protects nothing
                 self._events.put,
+                self._drops,
+                nack,
+                repeats,
             )
         )
         self._receivers = Receivers(
             InboundContext(
-                dict(extension_ids), self._drops, self._events.put, self._send_picture_loss
+                dict(extension_ids),
+                self._drops,
+                self._events.put,
+                self._send_picture_loss,
+                self._send_nack,
+                nack,
             )
         )
         self._receiver_report_at: float | None = None
+        wide = "transport-cc" in feedback
+        self._transport_cc = extension_ids.get(TRANSPORT_CC) if wide else None
+        self._arrivals = Arrivals(ssrc, self._drops)
 
     # Sending
 
@@ -201,15 +237,17 @@ class RtpSession:
         except MalformedPacket:
             self._drops["malformed-rtp"] += 1
             return
+        if self._transport_cc is not None and parsed.extension_profile is not None:
+            self._note_arrival(parsed, self._transport_cc, now)
         payload_type = parsed.payload_type
         known = self._formats.get(payload_type)
         if known is not None:
             if self._receiver_report_at is None:
                 self._receiver_report_at = now + REPORT_INTERVAL
             self._receivers.receive(parsed, known, now)
-        elif payload_type in self._rtx_payload_types:
-            # The one place where an unwrapped retransmission will join its stream.
-            self._drops["rtx"] += 1
+        elif (repaired := self._rtx_payload_types.get(payload_type)) is not None:
+            known = self._formats[repaired]
+            self._receivers.receive_retransmission(parsed, repaired, known, now)
         elif payload_type == _PROBE_PAYLOAD_TYPE:
             self._drops["probe"] += 1
         else:
@@ -252,6 +290,7 @@ class RtpSession:
             self._senders.next_timeout(),
             self._receivers.next_timeout(),
             self._receiver_report_at,
+            self._arrivals.next_timeout(),
         )
 
     def handle_timeout(self, now: float) -> None:
@@ -260,6 +299,10 @@ class RtpSession:
         if self._receiver_report_at is not None and self._receiver_report_at <= now:
             self._report_receivers(now)
         self._receivers.handle_timeout(now)
+        due = self._arrivals.next_timeout()
+        if due is not None and due <= now:
+            for feedback in self._arrivals.feedback():
+                self._senders.send_control(feedback)
 
     def stats(self) -> SessionStats:
         """A snapshot of all counters."""
@@ -289,12 +332,12 @@ class RtpSession:
                 for ssrc in part.ssrcs:
                     self._receivers.end(ssrc, now)
             case _:
-                self._receive_feedback(part)
+                self._receive_feedback(part, now)
 
-    def _receive_feedback(self, part: RtcpPacket) -> None:
+    def _receive_feedback(self, part: RtcpPacket, now: float) -> None:
         match part:
             case Nack():
-                ours = self._senders.receive_nack(part)
+                ours = self._senders.receive_nack(part, now)
             case PictureLoss():
                 ours = self._senders.receive_picture_loss(part.media_ssrc)
             case FullIntraRequest():
@@ -316,5 +359,18 @@ class RtpSession:
             report = ReceiverReport(reporter, blocks[at : at + _BLOCKS_PER_REPORT])
             self._senders.send_control(report, self._senders.description(reporter))
 
+    def _note_arrival(self, packet: RtpPacket, ident: int, now: float) -> None:
+        """Take the transport-wide number of a packet, if it has one."""
+        assert packet.extension_profile is not None
+        elements = parse_elements(packet.extension_profile, packet.extension_data)
+        for found, value in elements:
+            if found == ident and len(value) == 2:
+                self._arrivals.received(parse_transport_sequence(value), packet.ssrc, now)
+
     def _send_picture_loss(self, ssrc: int) -> None:
         self._senders.send_control(PictureLoss(self._senders.reporter, ssrc))
+
+    def _send_nack(self, ssrc: int, missing: Sequence[int]) -> None:
+        for at in range(0, len(missing), _MOST_PER_NACK):
+            lost = tuple(missing[at : at + _MOST_PER_NACK])
+            self._senders.send_control(Nack(self._senders.reporter, ssrc, lost))

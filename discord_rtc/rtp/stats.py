@@ -34,6 +34,8 @@ class OutboundStats:
         rtt: Round-trip time in seconds; None until reported.
         nacked: Packets that receivers asked for again.
         keyframe_requests: PLI and distinct FIR received.
+        retransmitted: Packets sent again; not among ``packets``.
+        rtx_octets: Their payload bytes, as they were the first time.
     """
 
     ssrc: int
@@ -51,6 +53,8 @@ class OutboundStats:
     rtt: float | None
     nacked: int
     keyframe_requests: int
+    retransmitted: int = 0
+    rtx_octets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class InboundStats:
         malformed_frames: Frames that their payload format could not put together.
         restarts: Times that the sequence numbers began anew (RFC 3550 A.1).
         keyframe_requests: PLI sent.
+        nacked: Packets asked for again, counted once per request.
+        recovered: Missing packets that came as retransmission, or late after a request. They
+            are lost packets in a report all the same when they came as retransmission.
+        rtx_duplicates: Retransmissions that were not missed: asked for by others, or too late.
     """
 
     ssrc: int
@@ -90,6 +98,9 @@ class InboundStats:
     malformed_frames: int
     restarts: int
     keyframe_requests: int
+    nacked: int = 0
+    recovered: int = 0
+    rtx_duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,16 +14,18 @@ from hypothesis import strategies as st
 from discord_rtc.frames import Codec, EncodedFrame
 from discord_rtc.rtp.events import Event, FrameReceived
 from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS
+from discord_rtc.rtp.history import wrap_rtx
 from discord_rtc.rtp.inbound import InboundContext
 from discord_rtc.rtp.outbound import OutboundStream, SenderConfig
 from discord_rtc.rtp.pacer import Outgoing, Pacer
 from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.rtp.payloads.base import payload_format
 from discord_rtc.rtp.receivers import Receivers
+from discord_rtc.rtp.rtcp import Nack
 from discord_rtc.rtp.session import RtpSession
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _AUDIO_DELAY = 0.055  # below the reorder windows of 60 and 120 ms
 _VIDEO_DELAY = 0.115
@@ -46,11 +48,23 @@ _fates = st.builds(
 _KEPT = Fate(lost=False, delay=0.0, copies=1)
 
 
-def _receive(codec: Codec, arrivals: Iterable[tuple[float, RtpPacket]]) -> list[FrameReceived]:
-    """Hand packets in at their times, and the timer at its; returns the frames."""
+def _receive(
+    codec: Codec, arrivals: Iterable[tuple[float, RtpPacket]], *, nack: bool = False
+) -> list[FrameReceived]:
+    """Hand packets in at their times, and the timer at its; returns the frames.
+
+    Packets of another SSRC than 1 are retransmissions.
+    """
     events: list[Event] = []
     requests: list[int] = []
-    streams = Receivers(InboundContext({}, Counter(), events.append, requests.append))
+
+    def ask(ssrc: int, missing: Sequence[int]) -> None:
+        assert ssrc == 1
+        assert missing
+        assert all(0 <= number <= 0xFFFF for number in missing)
+
+    context = InboundContext({}, Counter(), events.append, requests.append, ask, nack)
+    streams = Receivers(context)
     known = payload_format(codec)
     now = 0.0
     for at, packet in sorted(arrivals, key=lambda arrival: arrival[0]):
@@ -58,7 +72,10 @@ def _receive(codec: Codec, arrivals: Iterable[tuple[float, RtpPacket]]) -> list[
             now = max(now, deadline)
             streams.handle_timeout(now)
         now = at
-        streams.receive(packet, known, now)
+        if packet.ssrc == 1:
+            streams.receive(packet, known, now)
+        else:
+            streams.receive_retransmission(packet, 105, known, now)
     for _ in range(100):
         if (deadline := streams.next_timeout()) is not None:
             streams.handle_timeout(max(now, deadline))
@@ -178,6 +195,48 @@ def test_a_whole_keyframe_behind_a_whole_frame_end_is_always_shown(
             assert number in shown
 
 
+_again = st.lists(st.tuples(st.integers(0, 200), st.floats(0, 0.6, allow_nan=False)), max_size=40)
+
+
+@given(st.integers(0, 0xFFFF), _pictures, _again, st.sampled_from((2, 7777)))
+def test_retransmissions_of_anything_at_any_time_show_only_what_was_sent(
+    start: int, pictures: list[Picture], again: list[tuple[int, float]], rtx_ssrc: int
+) -> None:
+    pictures = [Picture(True, [_KEPT] * 3), *pictures]
+    packets, times = _film(start, pictures)
+    fates = [fate for picture in pictures for fate in picture.fates]
+    arrivals = _arrivals(packets, times, fates, _VIDEO_DELAY)
+    for number, (choice, delay) in enumerate(again):
+        index = choice % len(packets)
+        packet = wrap_rtx(packets[index], rtx_ssrc, 106, number)
+        arrivals.append((times[index] + delay, packet))
+    frames = _receive(Codec.VP8, arrivals, nack=True)
+    numbers = [frame.ticks // 3000 for frame in frames]
+    assert numbers == sorted(set(numbers))
+    for before, frame in zip([-1, *numbers], frames, strict=False):
+        number = frame.ticks // 3000
+        assert frame.data == bytes((not pictures[number].keyframe, number)) + bytes(
+            len(pictures[number].fates) - 1
+        )
+        assert frame.keyframe or before == number - 1
+
+
+@given(st.integers(0, 0xFFFF), _pictures)
+def test_whatever_is_lost_and_sent_again_in_time_is_shown(
+    start: int, pictures: list[Picture]
+) -> None:
+    pictures = [Picture(True, [_KEPT] * 3), *pictures, Picture(True, [_KEPT] * 6)]
+    packets, times = _film(start, pictures)
+    fates = [fate for picture in pictures for fate in picture.fates]
+    arrivals = _arrivals(packets, times, fates, 0.0)
+    for number, (packet, time) in enumerate(zip(packets, times, strict=True)):
+        # A frame later the gap is known; the window lasts for three frames at least.
+        arrivals.append((time + 0.100, wrap_rtx(packet, 2, 106, number & 0xFFFF)))
+    frames = _receive(Codec.VP8, arrivals, nack=True)
+    assert [frame.ticks // 3000 for frame in frames] == list(range(len(pictures)))
+    assert not any(frame.lost for frame in frames)
+
+
 # ---- property 7: pacing ------------------------------------------------------------------
 
 
@@ -248,34 +307,45 @@ _headers = st.builds(
         kind, sequence, ticks, ssrc, body, marker
     ).to_bytes(),
     st.sampled_from((120, 101, 105, 106, 96, 1)),
-    st.integers(0, 0xFFFF),
+    st.integers(0, 0xFFFF) | st.integers(0, 30),
     st.integers(0, 0xFFFFFFFF),
     st.integers(0, 3),
-    st.binary(max_size=20),
+    # For a retransmission the first two bytes are a number, too.
+    st.binary(max_size=20) | st.builds(lambda low: bytes((0, low)) + b"data", st.integers(0, 30)),
     st.booleans(),
+)
+_nacks = st.builds(
+    lambda ssrc, lost: Nack(9, ssrc, tuple(lost)).to_bytes(),
+    st.integers(0, 3),
+    st.lists(st.integers(0, 0xFFFF), max_size=200),
 )
 _inputs = st.lists(
     st.tuples(
         st.booleans(),
-        st.binary(max_size=60) | _headers,
+        st.binary(max_size=60) | _headers | _nacks,
         st.floats(0, 1, allow_nan=False),
     ),
     max_size=40,
 )
 
 
+_LARGE = EncodedFrame(bytes(100_000), Codec.VP8, 0, Fraction(1, 30), keyframe=True)
+
+
 @given(_inputs)
 def test_no_packet_makes_a_session_fail(inputs: list[tuple[bool, bytes, float]]) -> None:
     session = RtpSession(
         payload_types={120: Codec.OPUS, 101: Codec.H264, 105: Codec.VP8},
-        rtx_payload_types=(106,),
+        rtx_payload_types={106: 105},
         extension_ids=NATIVE_EXTENSION_IDS,
         max_packet_size=1200,
         ntp_offset=3.9e9,
         cname="me",
+        feedback=frozenset({"nack", "pli"}),
         seed=1,
     )
-    session.add_sender(SenderConfig(1, Codec.VP8, 105))
+    session.add_sender(SenderConfig(1, Codec.VP8, 105, rtx_ssrc=2, rtx_payload_type=106))
+    session.send_frame(1, _LARGE, 0.0)
     now = 0.0
     for rtcp, packet, pause in inputs:
         now += pause

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from discord_rtc.errors import MalformedPacket, ProtocolError
 from discord_rtc.frames import Codec
 from discord_rtc.rtp import extensions, rtcp
+from discord_rtc.rtp.history import original_sequence, unwrap_rtx, wrap_rtx
 from discord_rtc.rtp.packet import (
     RtpPacket,
     clear_prefix_length,
@@ -122,6 +123,16 @@ def test_lengths_of_a_header_do_not_depend_on_what_follows_it(
         assert measure(built[:length]) == length
         with pytest.raises(MalformedPacket):
             measure(built[: data.draw(st.integers(0, length - 1))])
+
+
+@given(_rtp_packets(), _u32, st.integers(0, 127), _u16)
+def test_any_packet_survives_its_retransmission(
+    packet: RtpPacket, ssrc: int, payload_type: int, sequence: int
+) -> None:
+    again = parse_rtp(wrap_rtx(packet, ssrc, payload_type, sequence).to_bytes())
+    assert (again.ssrc, again.payload_type, again.sequence) == (ssrc, payload_type, sequence)
+    assert original_sequence(again) == packet.sequence
+    assert unwrap_rtx(again, packet.ssrc, packet.payload_type) == packet._replace(padding=b"")
 
 
 # ---- header extensions -----------------------------------------------------------------------

@@ -33,15 +33,25 @@ def vectors() -> dict[str, bytes]:
 
 
 class ReceivedStreams:
-    """Received streams, what they emitted and which SSRCs they sent a PLI for."""
+    """Received streams, what they emitted, and the SSRCs of their PLI and NACK.
 
-    def __init__(self) -> None:
+    Args:
+        nack: Whether packets are sent again on request.
+    """
+
+    def __init__(self, *, nack: bool = False) -> None:
         self.events: list[Event] = []
         self.requests: list[int] = []
+        self.missing: list[tuple[int, list[int]]] = []
         self.drops: Counter[str] = Counter()
         self.streams = Receivers(
             InboundContext(
-                NATIVE_EXTENSION_IDS, self.drops, self.events.append, self.requests.append
+                NATIVE_EXTENSION_IDS,
+                self.drops,
+                self.events.append,
+                self.requests.append,
+                lambda ssrc, numbers: self.missing.append((ssrc, list(numbers))),
+                nack,
             )
         )
 
@@ -57,6 +67,14 @@ class ReceivedStreams:
         packet = RtpPacket(105, sequence % 65536, sequence * 3000, ssrc, payload, marker=True)
         self.streams.receive(packet, _VP8, now)
 
+    def rtx(
+        self, sequence: int, payload: bytes, now: float = 0.0, *, ssrc: int = 3, probe: bool = False
+    ) -> None:
+        """A retransmission of what `video` gives for the same number."""
+        body = b"" if probe else (sequence % 65536).to_bytes(2, "big") + payload
+        packet = RtpPacket(106, 1, sequence * 3000, ssrc, body, marker=True)
+        self.streams.receive_retransmission(packet, 105, _VP8, now)
+
     def frames(self) -> list[FrameReceived]:
         return [event for event in self.events if isinstance(event, FrameReceived)]
 
@@ -68,3 +86,9 @@ class ReceivedStreams:
 def received() -> ReceivedStreams:
     """No stream yet."""
     return ReceivedStreams()
+
+
+@pytest.fixture
+def repaired() -> ReceivedStreams:
+    """The same, where packets are sent again on request."""
+    return ReceivedStreams(nack=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
 from discord_rtc.frames import Codec
@@ -385,3 +387,47 @@ def test_an_h264_frame_of_several_units_is_put_together() -> None:
         frames += video.receive(_arrival(index, payload, marker=index == 2))
     assert [frame.data for frame in frames] == [b"".join(b"\0\0\0\1" + unit for unit in units)]
     assert frames[0].keyframe
+
+
+# ---- video that is sent again -------------------------------------------------------------
+
+
+def test_a_gap_lasts_as_long_as_packets_are_sent_again(running: Video) -> None:
+    first, second, third = _frame(_DELTA, 13, 3000, now=1.0)
+    running.receive(first, third)
+    running.assembler.window = 0.4
+    assert running.assembler.next_timeout() == 1.4
+    assert running.wait_until(1.39) == []
+    assert running.receive(second) == [(_DELTA, 3000, 0)]
+
+
+def test_what_may_be_missing_in_front_of_the_first_packet_is_not_sent_again(video: Video) -> None:
+    video.assembler.window = 0.4
+    video.receive(*_frame(_DELTA, 10, 0, now=1.0)[1:])
+    assert video.assembler.next_timeout() == 1.0 + VIDEO_WINDOW
+
+
+def test_a_gap_in_the_first_frame_may_be_filled_by_a_retransmission(video: Video) -> None:
+    video.assembler.window = 0.4
+    first, second, third = _frame(_KEY, 10, 0, now=1.0)
+    video.receive(first, third)
+    assert video.assembler.next_timeout() == 1.4
+    assert video.receive(second) == [(_KEY, 0, 0)]
+
+
+def test_packets_are_needed_from_the_first_gap_on(running: Video) -> None:
+    assert running.assembler.needed_from == 13
+    packets = _frame(_DELTA, 13, 3000)
+    running.receive(packets[0], packets[2])
+    assert running.assembler.needed_from == 14
+    running.receive(packets[1])
+    assert running.assembler.needed_from == 16
+
+
+def test_nothing_is_needed_until_the_next_frame_starts(running: Video) -> None:
+    packets = _frame(_DELTA, 13, 3000)
+    running.receive(packets[1])
+    running.wait_until(9.0)
+    assert running.assembler.needed_from == inf
+    running.receive(packets[2])
+    assert running.assembler.needed_from == 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +16,8 @@ from discord_rtc.rtp.inbound import (
     KEYFRAME_REQUEST_INTERVAL,
     KEYFRAME_REQUEST_TIME,
 )
+from discord_rtc.rtp.loss import LONGEST_WINDOW, MOST_MISSING, REORDER_SECONDS
+from discord_rtc.rtp.packet import RtpPacket
 from discord_rtc.rtp.payloads.base import payload_format
 from discord_rtc.rtp.rtcp import ReportBlock, SenderReport
 
@@ -278,3 +281,179 @@ def test_an_ended_stream_tells_stale_packets_from_new_ones(received: ReceivedStr
     assert received.drops == {"after-bye": 1}
     received.audio(101, 0.3)
     assert [type(event) for event in received.events] == [FrameReceived, StreamEnded, FrameReceived]
+
+
+# ---- retransmissions ----------------------------------------------------------------------
+
+
+def test_a_missing_packet_is_asked_for_and_its_frame_shown_in_order(
+    repaired: ReceivedStreams,
+) -> None:
+    repaired.video(1, _KEY, 1.0)
+    repaired.video(3, _DELTA, 1.033)
+    assert repaired.missing == []
+    deadline = repaired.streams.next_timeout()
+    assert deadline == 1.033 + REORDER_SECONDS
+    repaired.streams.handle_timeout(deadline)
+    assert repaired.missing == [(2, [2])]
+    repaired.rtx(2, _DELTA, 1.09)
+    frames = repaired.frames()
+    assert [frame.ticks for frame in frames] == [3000, 6000, 9000]
+    assert [frame.now for frame in frames] == [1.0, 1.09, 1.09]
+    assert not any(frame.lost for frame in frames)
+    assert repaired.requests == []
+    assert repaired.streams.next_timeout() is None
+
+
+def test_a_burst_is_asked_for_with_the_packet_behind_it(repaired: ReceivedStreams) -> None:
+    repaired.video(65_530, _KEY)
+    repaired.video(65_541, _DELTA)
+    assert repaired.missing == [(2, [65_531, 65_532, 65_533, 65_534, 65_535, 0, 1, 2])]
+
+
+def test_nothing_is_asked_for_where_nothing_is_sent_again(received: ReceivedStreams) -> None:
+    received.video(1, _KEY)
+    received.video(30, _DELTA)
+    received.streams.handle_timeout(0.1)
+    received.rtx(2, _DELTA, 0.1)
+    assert received.missing == []
+    assert received.drops == {"rtx-unpaired": 1}
+
+
+def test_no_audio_is_asked_for(repaired: ReceivedStreams) -> None:
+    repaired.audio(1)
+    repaired.audio(30)
+    repaired.streams.handle_timeout(0.05)
+    assert repaired.missing == []
+
+
+def test_no_keyframe_is_asked_for_while_packets_are(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(3, _DELTA, 0.0)
+    times = []
+    while not repaired.requests:
+        deadline = repaired.streams.next_timeout()
+        assert deadline is not None
+        times.append(deadline)
+        repaired.streams.handle_timeout(deadline)
+    assert repaired.missing == [(2, [2])] * (len(times) - 1)
+    assert len(times) == 5
+    assert VIDEO_WINDOW < times[-1] < LONGEST_WINDOW
+    # From here on a keyframe is waited for, not the packet.
+    repaired.streams.handle_timeout(10.0)
+    repaired.rtx(2, _DELTA, 10.0)
+    assert len(repaired.missing) == 4
+    assert repaired.stats(2).rtx_duplicates == 1
+
+
+def test_a_gap_that_is_too_long_is_given_up_at_once(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(2 + MOST_MISSING + 1, _DELTA, 0.0)
+    assert repaired.missing == []
+    assert repaired.requests == [2]
+    repaired.video(2 + MOST_MISSING + 2, _KEY, 0.1)
+    assert repaired.frames()[1].lost == MOST_MISSING + 1
+
+
+def test_reports_are_about_original_packets_only(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(5, _DELTA, 0.0)
+    for sequence in (2, 3, 4):
+        repaired.rtx(sequence, _DELTA, 0.005)
+    stats = repaired.stats(2)
+    assert (stats.frames, stats.packets, stats.cumulative_lost, stats.duplicates) == (5, 2, 3, 0)
+    assert (stats.nacked, stats.recovered, stats.rtx_duplicates) == (1, 3, 0)
+    assert stats.payload_octets == len(_KEY) + len(_DELTA)
+    (block,) = repaired.streams.reports(0.2)
+    assert (block.cumulative_lost, block.highest_sequence, block.fraction_lost) == (3, 5, 153)
+
+
+def test_retransmissions_for_others_change_nothing(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(2, _DELTA, 0.0)
+    before = repaired.stats(2)
+    for sequence in (0, 1, 2, 3, 40_000):
+        repaired.rtx(sequence, _KEY, 0.1)
+    assert repaired.stats(2) == replace(before, rtx_duplicates=5)
+    assert len(repaired.events) == 2
+
+
+def test_a_retransmission_is_used_once(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY)
+    repaired.video(4, _DELTA)
+    repaired.rtx(3, _DELTA)
+    repaired.rtx(3, _DELTA)
+    repaired.rtx(2, _DELTA)
+    repaired.video(2, _DELTA)  # the original was only slow
+    stats = repaired.stats(2)
+    assert (stats.recovered, stats.rtx_duplicates, stats.frames) == (2, 1, 4)
+
+
+def test_packets_sent_again_as_they_were_count_as_recovered(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(3, _DELTA, 0.0)
+    repaired.streams.handle_timeout(REORDER_SECONDS)
+    repaired.video(2, _DELTA, 0.06)
+    stats = repaired.stats(2)
+    assert (stats.nacked, stats.recovered, stats.cumulative_lost, stats.frames) == (1, 1, 0, 3)
+
+
+def test_what_is_missing_is_forgotten_when_the_numbers_begin_anew(
+    repaired: ReceivedStreams,
+) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(3, _DELTA, 0.0)
+    repaired.video(40_000, _KEY, 0.0)
+    repaired.video(40_001, _KEY, 0.0)
+    assert repaired.stats(2).restarts == 1
+    assert repaired.streams.next_timeout() is None
+    assert repaired.missing == []
+
+
+def test_another_codec_is_repaired_from_its_first_packet_on(repaired: ReceivedStreams) -> None:
+    repaired.audio(10, ssrc=2)
+    repaired.video(500, _KEY)
+    repaired.video(505, _DELTA)
+    assert repaired.missing == [(2, [501, 502])]
+    repaired.audio(506, ssrc=2)
+    repaired.rtx(501, _DELTA)
+    assert repaired.drops == {"rtx-unpaired": 1}
+    repaired.streams.handle_timeout(1.0)
+    assert len(repaired.missing) == 1
+
+
+def test_nothing_is_asked_for_after_the_goodbye(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(3, _DELTA, 0.0)
+    repaired.streams.end(2, 0.0)
+    assert repaired.streams.next_timeout() == ENDING_TIME
+    repaired.streams.handle_timeout(0.05)
+    assert repaired.missing == []
+    repaired.rtx(2, _DELTA, 0.06)  # somebody else asked
+    assert len(repaired.frames()) == 3
+    repaired.streams.handle_timeout(ENDING_TIME)
+    repaired.rtx(2, _DELTA, 0.2)
+    assert repaired.drops == {"rtx-unpaired": 1}
+
+
+def test_the_window_follows_the_way(repaired: ReceivedStreams) -> None:
+    repaired.video(1, _KEY, 0.0)
+    repaired.video(3, _DELTA, 0.0)
+    repaired.streams.handle_timeout(REORDER_SECONDS)
+    repaired.rtx(2, _DELTA, REORDER_SECONDS + 0.005)
+    repaired.video(5, _DELTA, 1.0)
+    repaired.streams.handle_timeout(1.0 + VIDEO_WINDOW - 0.001)
+    assert repaired.requests == []
+    repaired.streams.handle_timeout(1.0 + VIDEO_WINDOW)
+    assert repaired.requests == [2]
+
+
+@pytest.mark.parametrize(("ticks", "missed"), [(2, True), (100, True), (200, False)])
+def test_a_retransmission_from_elsewhere_must_be_near_in_number_and_time(
+    repaired: ReceivedStreams, ticks: int, missed: bool
+) -> None:
+    repaired.video(1, _KEY)
+    repaired.video(3, _DELTA)
+    packet = RtpPacket(106, 1, ticks * 3000, 7777, b"\0\2" + _DELTA)
+    repaired.streams.receive_retransmission(packet, 105, _VP8, 0.0)
+    assert repaired.stats(2).recovered == missed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
@@ -12,12 +14,14 @@ from discord_rtc.errors import MalformedFrame, NoCommonCodec, UsageError
 from discord_rtc.frames import Codec, EncodedFrame
 from discord_rtc.rtp import extensions
 from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS, parse_elements
+from discord_rtc.rtp.history import History, unwrap_rtx
 from discord_rtc.rtp.outbound import OutboundStream, SenderConfig
 from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.rtp.rtcp import ReportBlock
 
 _AUDIO = SenderConfig(1, Codec.OPUS, 120)
 _VIDEO = SenderConfig(2, Codec.VP8, 105, rid="100", content_type=1)
+_REPAIRED = replace(_VIDEO, rtx_ssrc=3, rtx_payload_type=106)
 _NTP = 3_900_000_000.0
 
 
@@ -29,7 +33,9 @@ def _stream(
     seed: int = 1,
 ) -> OutboundStream:
     chosen = NATIVE_EXTENSION_IDS if ids is None else ids
-    return OutboundStream(config, chosen, size, Random(seed))
+    stream = OutboundStream(config, chosen, size, Random(seed))
+    stream.keep_packets(History(size, Counter()))
+    return stream
 
 
 def _video(pts: int = 0, *, size: int = 100, base: Fraction = Fraction(1, 90_000)) -> EncodedFrame:
@@ -262,3 +268,91 @@ def test_requests_of_receivers_are_counted_and_repeated_fir_is_not() -> None:
     assert not stream.receive_keyframe_request((9, 1))
     assert stream.receive_keyframe_request((9, 2))
     assert (stream.stats().nacked, stream.stats().keyframe_requests) == (5, 3)
+
+
+# ---- retransmissions ----------------------------------------------------------------------
+
+
+def _again(stream: OutboundStream, sequence: int, now: float = 0.1) -> RtpPacket:
+    packet = stream.find(sequence, now)
+    assert packet is not None
+    return parse_rtp(stream.send_again(packet, now))
+
+
+def test_a_retransmission_repeats_the_packet_in_another_stream() -> None:
+    stream = _stream(_REPAIRED)
+    original = _send(stream, _video(pts=77))[0]
+    again = _again(stream, original.sequence)
+    assert (again.ssrc, again.payload_type, again.marker) == (3, 106, True)
+    restored = unwrap_rtx(again, 2, 105)
+    assert restored._replace(extension_data=original.extension_data) == original
+
+
+def test_a_retransmission_names_its_layer_by_another_extension() -> None:
+    stream = _stream(_REPAIRED)
+    sequence = _send(stream, _video())[0].sequence
+    assert _elements(_again(stream, sequence)) == {6: b"\0\0\0", 7: b"\x01", 12: b"100"}
+
+
+def test_extensions_that_the_connection_does_not_know_are_left_out_of_retransmissions() -> None:
+    stream = _stream(_REPAIRED, ids={extensions.RID: 4})
+    original = _send(stream, _video())[0]
+    assert _elements(original) == {4: b"100"}
+    assert _again(stream, original.sequence).extension_profile is None
+    wide = _stream(_REPAIRED, ids={extensions.RID: 4, extensions.REPAIRED_RID: 40})
+    again = _again(wide, _send(wide, _video())[0].sequence)
+    assert again.extension_profile == 0x1000
+    assert _elements(again) == {40: b"100"}
+
+
+@pytest.mark.parametrize("ids", [None, {extensions.RID: 4, extensions.REPAIRED_RID: 40}, {}])
+def test_no_retransmission_is_larger_than_allowed_and_room_is_used(
+    ids: dict[str, int] | None,
+) -> None:
+    stream = _stream(_REPAIRED, ids=ids, size=300)
+    packets = _send(stream, _video(size=5000))
+    again = [_again(stream, packet.sequence) for packet in packets]
+    assert max(len(packet.to_bytes()) for packet in again) == 300
+
+
+def test_without_rtx_the_very_same_packet_is_sent_again() -> None:
+    for config in (replace(_REPAIRED, rtx_ssrc=None), replace(_REPAIRED, rtx_payload_type=None)):
+        stream = _stream(config)
+        assert not stream.has_rtx
+        original = _send(stream, _video())[0]
+        assert _again(stream, original.sequence) == original
+
+
+def test_numbers_of_retransmissions_start_at_random() -> None:
+    firsts = set()
+    for seed in range(20):
+        stream = _stream(_REPAIRED, seed=seed)
+        firsts.add(_again(stream, _send(stream, _video())[0].sequence).sequence)
+    assert len(firsts) == 20
+
+
+def test_the_round_trip_time_decides_how_soon_again() -> None:
+    stream = _stream(_REPAIRED)
+    sequence = _send(stream, _video())[0].sequence
+    sent_at = round(_NTP * 65536) & 0xFFFFFFFF
+    stream.receive_report(ReportBlock(2, 0, 0, 0, 0, sent_at, 0), _NTP + 0.2)
+    _again(stream, sequence, 1.0)
+    assert stream.find(sequence, 1.1) is None
+    assert stream.find(sequence, 1.16) is not None
+
+
+def test_retransmissions_are_counted_apart() -> None:
+    stream = _stream(_REPAIRED)
+    original = _send(stream, _video())[0]
+    before = stream.stats()
+    _again(stream, original.sequence)
+    stats = stream.stats()
+    assert (stats.retransmitted, stats.rtx_octets) == (1, len(original.payload))
+    assert (stats.packets, stats.payload_octets) == (before.packets, before.payload_octets)
+    assert stats.last_sequence == before.last_sequence
+
+
+def test_a_stream_without_history_finds_nothing() -> None:
+    stream = OutboundStream(_REPAIRED, NATIVE_EXTENSION_IDS, 1200, Random(1))
+    sequence = _send(stream, _video())[0].sequence
+    assert stream.find(sequence, 0.0) is None

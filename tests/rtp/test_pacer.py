@@ -107,7 +107,7 @@ def test_a_full_pacer_refuses_whole_frames() -> None:
     assert not pacer.push(_packets(11))
     assert pacer.push(_packets(10))
     pacer.refuse(3)
-    stats = pacer.stats()
+    stats = pacer.stats()[0]
     assert (stats.high_water, stats.bound, stats.dropped) == (2000, 2000, 14)
 
 
@@ -117,6 +117,93 @@ def test_another_rate_applies_at_once() -> None:
     pacer.set_rate(1_600_000)  # 5 ms per packet, bursts of two
     assert len(pacer.pop(0.0)) == 2
     assert pacer.backlog(0.0) == pytest.approx(28 * 0.005)
+
+
+# ---- retransmissions ----------------------------------------------------------------------
+
+
+def _again(number: int, size: int = _SIZE) -> Outgoing:
+    return Outgoing(b"again" + number.to_bytes(2, "big") + bytes(size - 7), False)
+
+
+def test_retransmissions_go_first() -> None:
+    pacer = Pacer(_SIZE, _RATE_BPS)
+    packets = _packets(20)
+    pacer.push(packets)
+    assert pacer.pop(0.0) == packets[:10]
+    pacer.resend(_again(1))
+    pacer.resend(_again(2))
+    sent = []
+    while (deadline := pacer.next_timeout()) is not None:
+        sent += pacer.pop(deadline)
+    assert sent == [_again(1), _again(2), *packets[10:]]
+
+
+def test_retransmissions_are_paced_too() -> None:
+    pacer = Pacer(_SIZE, _RATE_BPS)
+    for number in range(30):
+        pacer.resend(_again(number))
+    pacer.push(_packets(1))
+    assert pacer.backlog(0.0) == pytest.approx(0.021)
+    wake_ups = _drain(pacer, 0.0)
+    assert [count for _, count in wake_ups] == [10, 5, 5, 5, 5, 1]
+    assert wake_ups[-1][0] == pytest.approx(0.021)
+
+
+def test_a_large_retransmission_that_waits_is_not_passed() -> None:
+    pacer = Pacer(_SIZE, 8_000)
+    pacer.push(_packets(2))
+    pacer.pop(0.0)
+    pacer.resend(_again(1))
+    pacer.push([Outgoing(b"small", False)])
+    assert pacer.pop(0.5) == []
+    assert pacer.pop(1.0) == [_again(1)]
+
+
+def test_retransmissions_get_half_the_rate() -> None:
+    pacer = Pacer(_SIZE, _RATE_BPS)
+    sent = 0
+    now = 0.0
+    while now < 10.0:
+        while pacer.may_resend(_SIZE, now):
+            pacer.resend(_again(sent % 65536))
+            sent += 1
+        pacer.pop(now)
+        now += 0.01
+    # 500 kB/s, and half a second of that at once.
+    assert sent == pytest.approx(10 * 500 + 250, abs=10)
+
+
+def test_at_any_rate_a_few_packets_may_be_sent_again() -> None:
+    pacer = Pacer(_SIZE, 80_000)
+    sent = 0
+    while pacer.may_resend(_SIZE, 1.0):
+        pacer.resend(_again(sent))
+        sent += 1
+    assert sent == 16
+
+
+def test_time_running_backwards_gains_no_retransmissions() -> None:
+    pacer = Pacer(_SIZE, 80_000)
+    while pacer.may_resend(_SIZE, 5.0):
+        pacer.resend(_again(1))
+    assert not pacer.may_resend(_SIZE, 4.0)
+
+
+def test_few_retransmissions_wait_at_any_rate() -> None:
+    pacer = Pacer(_SIZE, 8_000_000_000)
+    waiting = 0
+    while pacer.may_resend(_SIZE, 0.0):
+        pacer.resend(_again(waiting))
+        waiting += 1
+    stats = pacer.stats()[1]
+    assert (stats.name, stats.high_water, stats.bound, stats.dropped) == (
+        "retransmissions",
+        waiting,
+        512,
+        0,
+    )
+    assert waiting == 512
 
 
 @pytest.mark.parametrize("rate", [0, -1])

@@ -12,6 +12,7 @@ from discord_rtc.rtp.inbound import (
     ENDING_TIME,
     STALE_TIME,
 )
+from discord_rtc.rtp.packet import RtpPacket
 from discord_rtc.rtp.payloads.base import payload_format
 from discord_rtc.rtp.receivers import MOST_STREAMS
 from discord_rtc.rtp.rtcp import SenderReport
@@ -143,3 +144,97 @@ def test_streams_are_reported_and_asked_one_by_one(received: ReceivedStreams) ->
     assert received.requests == [2]
     assert received.streams.next_timeout() == 1.5
     assert [stats.ssrc for stats in received.streams.stats()] == [1, 2]
+
+
+# ---- whose retransmissions ----------------------------------------------------------------
+
+
+def _gap(streams: ReceivedStreams, ssrc: int, first: int) -> None:
+    """A stream that misses the packet behind its first one."""
+    streams.video(first, _KEY, ssrc=ssrc)
+    streams.video(first + 2, _DELTA, ssrc=ssrc)
+
+
+def test_retransmissions_come_from_the_next_ssrc(repaired: ReceivedStreams) -> None:
+    _gap(repaired, 100, 10)
+    _gap(repaired, 200, 10)
+    repaired.rtx(11, _DELTA, ssrc=201)
+    assert [repaired.stats(ssrc).recovered for ssrc in (100, 200)] == [0, 1]
+    assert repaired.drops == {}
+
+
+def test_the_last_ssrc_is_followed_by_the_first(repaired: ReceivedStreams) -> None:
+    _gap(repaired, 0xFFFFFFFF, 10)
+    repaired.rtx(11, _DELTA, ssrc=0)
+    assert repaired.stats(0xFFFFFFFF).recovered == 1
+
+
+def test_any_ssrc_is_learned_from_what_one_stream_misses(repaired: ReceivedStreams) -> None:
+    _gap(repaired, 100, 10)
+    _gap(repaired, 200, 20)
+    repaired.rtx(21, _DELTA, ssrc=7777)
+    repaired.rtx(12, _DELTA, ssrc=7777)  # learned: not missed there, though by the other one
+    assert [repaired.stats(ssrc).recovered for ssrc in (100, 200)] == [0, 1]
+    assert repaired.stats(200).rtx_duplicates == 1
+    assert repaired.drops == {}
+
+
+@pytest.mark.parametrize("sequence", [11, 12, 40_000])
+def test_retransmissions_that_nobody_or_several_miss_are_counted(
+    repaired: ReceivedStreams, sequence: int
+) -> None:
+    _gap(repaired, 100, 10)
+    _gap(repaired, 200, 10)
+    repaired.rtx(sequence, _DELTA, ssrc=7777)
+    assert repaired.drops == {"rtx-unpaired": 1}
+    assert [repaired.stats(ssrc).rtx_duplicates for ssrc in (100, 200)] == [0, 0]
+
+
+def test_the_right_number_at_another_time_teaches_nothing(repaired: ReceivedStreams) -> None:
+    _gap(repaired, 100, 10)
+    packet = RtpPacket(106, 1, 1 << 31, 7777, b"\0\x0b" + _DELTA)
+    repaired.streams.receive_retransmission(packet, 105, _VP8, 0.0)
+    assert repaired.drops == {"rtx-unpaired": 1}
+
+
+def test_what_was_learned_about_a_stream_that_is_gone_is_learned_anew(
+    repaired: ReceivedStreams,
+) -> None:
+    _gap(repaired, 100, 10)
+    repaired.rtx(11, _DELTA, ssrc=7777)
+    repaired.streams.forget(100)
+    _gap(repaired, 200, 20)
+    repaired.rtx(21, _DELTA, ssrc=7777)
+    assert repaired.stats(200).recovered == 1
+
+
+def test_what_is_learned_is_bounded(repaired: ReceivedStreams) -> None:
+    last = 11 + MOST_STREAMS + 2
+    repaired.video(10, _KEY, ssrc=100)
+    repaired.video(last, _DELTA, ssrc=100)
+    for number in range(MOST_STREAMS + 1):
+        original = (11 + number).to_bytes(2, "big")
+        packet = RtpPacket(106, 1, last * 3000, 5000 + number, original + _DELTA)
+        repaired.streams.receive_retransmission(packet, 105, _VP8, 0.0)
+    assert repaired.stats(100).recovered == MOST_STREAMS + 1
+    repaired.rtx(11, _DELTA, ssrc=5001)
+    assert repaired.stats(100).rtx_duplicates == 1
+    repaired.rtx(11, _DELTA, ssrc=5000)  # pushed out
+    assert repaired.drops == {"rtx-unpaired": 1}
+
+
+def test_retransmissions_of_audio_or_another_codec_are_counted(repaired: ReceivedStreams) -> None:
+    repaired.audio(10, ssrc=100)
+    repaired.rtx(11, b"opus", ssrc=101)
+    _gap(repaired, 200, 10)
+    packet = RtpPacket(102, 1, 11 * 3000, 201, b"\0\x0bdata")
+    h264 = payload_format(Codec.H264)
+    repaired.streams.receive_retransmission(packet, 101, h264, 0.0)
+    assert repaired.drops == {"rtx-unpaired": 2}
+
+
+def test_probes_are_counted_whoever_sends_them(repaired: ReceivedStreams) -> None:
+    _gap(repaired, 100, 10)
+    repaired.rtx(0, b"", ssrc=101, probe=True)
+    repaired.rtx(0, b"", ssrc=7777, probe=True)
+    assert repaired.drops == {"probe": 2}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
@@ -13,6 +15,7 @@ from discord_rtc.errors import UsageError
 from discord_rtc.frames import Codec, EncodedFrame
 from discord_rtc.rtp.events import KeyframeRequested
 from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS
+from discord_rtc.rtp.history import HISTORY_SECONDS, LEAST_SPACING, original_sequence, unwrap_rtx
 from discord_rtc.rtp.outbound import SenderConfig
 from discord_rtc.rtp.packet import parse_rtp
 from discord_rtc.rtp.rtcp import (
@@ -30,22 +33,36 @@ from discord_rtc.rtp.senders import REPORT_INTERVAL, Senders, SendersContext
 if TYPE_CHECKING:
     from discord_rtc.rtp.events import Event
     from discord_rtc.rtp.pacer import Outgoing
+    from discord_rtc.rtp.packet import RtpPacket
 
-_AUDIO, _VIDEO = 11, 12
+_AUDIO, _VIDEO, _RTX = 11, 12, 13
 _NTP_OFFSET = 3_900_000_000.0
 
 
 class Fixture:
     """Senders with one audio and one video stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, nack: bool = False, rtx: bool = False, repeats: bool = True) -> None:
         self.events: list[Event] = []
+        self.drops: Counter[str] = Counter()
         context = SendersContext(
-            NATIVE_EXTENSION_IDS, 1200, _NTP_OFFSET, "me", Random(1), self.events.append
+            NATIVE_EXTENSION_IDS,
+            1200,
+            _NTP_OFFSET,
+            "me",
+            1,
+            Random(1),
+            self.events.append,
+            self.drops,
+            nack,
+            repeats,
         )
         self.senders = Senders(context)
         self.senders.add(SenderConfig(_AUDIO, Codec.OPUS, 120))
-        self.senders.add(SenderConfig(_VIDEO, Codec.VP8, 105))
+        video = SenderConfig(_VIDEO, Codec.VP8, 105)
+        if rtx:
+            video = replace(video, rtx_ssrc=_RTX, rtx_payload_type=106)
+        self.senders.add(video)
 
     def audio(self, now: float) -> None:
         pts = round(now * 48_000)
@@ -56,6 +73,14 @@ class Fixture:
         pts = round(now * 90_000)
         frame = EncodedFrame(bytes(size), Codec.VP8, pts, Fraction(1, 90_000), keyframe=keyframe)
         self.senders.send(self.senders.stream(_VIDEO), frame, now)
+
+    def sent(self, now: float) -> list[RtpPacket]:
+        """The RTP packets that may go now."""
+        return [parse_rtp(packet) for packet, rtcp in self.senders.packets_to_send(now) if not rtcp]
+
+    def nack(self, *lost: int, now: float) -> None:
+        """A receiver misses packets of the video."""
+        assert self.senders.receive_nack(Nack(9, _VIDEO, lost), now)
 
 
 @pytest.fixture
@@ -203,7 +228,7 @@ def test_report_blocks_reach_their_stream(fixture: Fixture) -> None:
 
 def test_requests_reach_their_stream(fixture: Fixture) -> None:
     senders = fixture.senders
-    assert senders.receive_nack(Nack(9, _VIDEO, (1, 2, 3)))
+    assert senders.receive_nack(Nack(9, _VIDEO, (1, 2, 3)), 0.0)
     assert senders.receive_picture_loss(_VIDEO)
     intra = FullIntraRequest(9, ((_VIDEO, 4), (99, 1)))
     assert senders.receive_intra_request(intra)
@@ -213,9 +238,115 @@ def test_requests_reach_their_stream(fixture: Fixture) -> None:
     assert (stats.nacked, stats.keyframe_requests) == (3, 2)
 
 
+# ---- retransmissions ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def repairing() -> Fixture:
+    return Fixture(nack=True, rtx=True, repeats=False)
+
+
+def test_missed_packets_go_out_again_as_rtx(repairing: Fixture) -> None:
+    repairing.video(0.0, size=3000)
+    packets = repairing.sent(0.0)
+    repairing.nack(packets[0].sequence, packets[2].sequence, now=0.1)
+    again = repairing.sent(0.1)
+    assert [(packet.ssrc, packet.payload_type) for packet in again] == [(_RTX, 106)] * 2
+    assert (again[1].sequence - again[0].sequence) % 65536 == 1
+    assert [unwrap_rtx(packet, _VIDEO, 105) for packet in again] == [packets[0], packets[2]]
+    stats = repairing.senders.stats()[1]
+    assert (stats.nacked, stats.retransmitted) == (2, 2)
+    assert stats.rtx_octets == len(packets[0].payload) + len(packets[2].payload)
+    assert (stats.packets, stats.payload_octets) == (3, sum(len(p.payload) for p in packets))
+    assert repairing.drops == {}
+
+
+def test_missed_packets_go_out_again_as_they_were_without_rtx() -> None:
+    fixture = Fixture(nack=True)
+    fixture.video(0.0)
+    sent = fixture.senders.packets_to_send(0.0)
+    fixture.nack(parse_rtp(sent[-1].packet).sequence, now=0.1)
+    assert fixture.senders.packets_to_send(0.1) == [sent[-1]]
+    assert fixture.senders.stats()[1].retransmitted == 1
+
+
+@pytest.mark.parametrize(
+    "fixture",
+    [Fixture(rtx=True), Fixture(nack=True, repeats=False)],
+    ids=["no feedback", "no rtx over srtp"],
+)
+def test_nothing_goes_out_again_where_that_cannot_be_done(fixture: Fixture) -> None:
+    fixture.video(0.0)
+    fixture.nack(fixture.sent(0.0)[0].sequence, now=0.1)
+    assert fixture.sent(0.1) == []
+    assert fixture.senders.stats()[1].nacked == 1
+
+
+def test_audio_is_not_sent_again(repairing: Fixture) -> None:
+    repairing.audio(0.0)
+    missed = Nack(9, _AUDIO, (repairing.sent(0.0)[0].sequence,))
+    assert repairing.senders.receive_nack(missed, 0.1)
+    assert repairing.sent(0.1) == []
+
+
+def test_retransmissions_pass_waiting_video_but_not_audio(repairing: Fixture) -> None:
+    repairing.video(0.0, size=200_000)
+    first = repairing.sent(0.0)[0]
+    repairing.nack(first.sequence, now=0.005)
+    repairing.audio(0.005)
+    ssrcs = [packet.ssrc for packet in repairing.sent(0.005)]
+    assert ssrcs[:3] == [_AUDIO, _RTX, _VIDEO]
+
+
+def test_the_same_packet_is_not_sent_again_at_once(repairing: Fixture) -> None:
+    repairing.video(0.0)
+    missed = repairing.sent(0.0)[0].sequence
+    for now in (0.1, 0.1 + LEAST_SPACING / 2, 0.1 + LEAST_SPACING):
+        repairing.nack(missed, missed, now=now)
+    assert [original_sequence(packet) for packet in repairing.sent(1.0)] == [missed, missed]
+    assert repairing.drops == {"rtx-too-soon": 4}
+
+
+def test_packets_that_are_gone_are_counted(repairing: Fixture) -> None:
+    repairing.video(0.0)
+    missed = repairing.sent(0.0)[0].sequence
+    repairing.nack((missed + 1) % 65536, now=0.1)
+    repairing.nack(missed, now=HISTORY_SECONDS + 0.1)
+    assert repairing.sent(10.0) == []
+    assert repairing.drops == {"rtx-not-kept": 2}
+
+
+def test_retransmissions_are_limited_whatever_is_asked_for(repairing: Fixture) -> None:
+    repairing.senders.pacer.set_rate(2_000_000)
+    sent = Counter[int]()
+    seen: list[int] = []
+    for step in range(2000):
+        now = step / 500
+        if step % 20 == 0:
+            repairing.video(now, size=4000)  # 100 kB/s; the pacer has 250 kB/s
+            repairing.nack(*seen, now=now)
+        for packet in repairing.sent(now):
+            sent[packet.ssrc] += len(packet.to_bytes())
+            if packet.ssrc == _VIDEO:
+                seen.append(packet.sequence)
+    # Half of the rate, and half a second of that at once.
+    assert sent[_RTX] * 8 == pytest.approx(4 * 1_000_000 + 500_000, rel=0.02)
+    assert sent[_VIDEO] >= 99 * 4000
+    assert repairing.senders.pacer.backlog(4.0) < 0.05
+    assert repairing.drops["rtx-limited"] > 1000
+    assert all(queue.dropped == 0 for queue in repairing.senders.queue_stats())
+
+
+def test_a_removed_stream_sends_nothing_again(repairing: Fixture) -> None:
+    repairing.video(0.0)
+    missed = repairing.sent(0.0)[0].sequence
+    repairing.senders.remove(_VIDEO, 0.0)
+    assert not repairing.senders.receive_nack(Nack(9, _VIDEO, (missed,)), 0.0)
+
+
 def test_requests_to_others_are_told_apart(fixture: Fixture) -> None:
     senders = fixture.senders
-    assert not senders.receive_nack(Nack(9, 99, (1,)))
+    assert not senders.receive_nack(Nack(9, 99, (1,)), 0.0)
     assert not senders.receive_picture_loss(99)
     assert not senders.receive_intra_request(FullIntraRequest(9, ((99, 4),)))
     assert fixture.events == []

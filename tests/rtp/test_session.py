@@ -8,8 +8,13 @@ import pytest
 
 from discord_rtc.errors import NoCommonCodec, UsageError
 from discord_rtc.frames import Codec, EncodedFrame
-from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS
-from discord_rtc.rtp.packet import RtpPacket
+from discord_rtc.rtp.extensions import (
+    NATIVE_EXTENSION_IDS,
+    TRANSPORT_CC,
+    build_elements,
+    transport_sequence,
+)
+from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.rtp.rtcp import (
     BitrateEstimate,
     FullIntraRequest,
@@ -45,14 +50,15 @@ _KEY = b"\x90\x80\x80\x00\x00key"
 _DELTA = b"\x90\x80\x80\x00\x01delta"
 
 
-def _session() -> RtpSession:
+def _session(*feedback: str) -> RtpSession:
     return RtpSession(
         payload_types={120: Codec.OPUS, 105: Codec.VP8},
-        rtx_payload_types=(106,),
+        rtx_payload_types={106: 105},
         extension_ids=NATIVE_EXTENSION_IDS,
         max_packet_size=1200,
         ntp_offset=_NTP_OFFSET,
         cname="me",
+        feedback=frozenset(feedback),
         seed=1,
     )
 
@@ -179,7 +185,7 @@ def test_codecs_without_a_payload_format_are_refused() -> None:
     with pytest.raises(NoCommonCodec):
         RtpSession(
             payload_types={103: Codec.H265},
-            rtx_payload_types=(),
+            rtx_payload_types={},
             extension_ids={},
             max_packet_size=1200,
             ntp_offset=0.0,
@@ -201,7 +207,8 @@ def test_a_full_pacer_asks_the_owner_for_a_keyframe(sender: RtpSession) -> None:
     [
         (b"", "malformed-rtp"),
         (b"\x00" * 20, "malformed-rtp"),
-        (_rtp(b"\x00\x01media", kind=106), "rtx"),
+        (_rtp(b"\x00\x01media", kind=106), "rtx-unpaired"),
+        (_rtp(b"\x00", kind=106), "probe"),
         (_rtp(b"", kind=96), "probe"),
         (_rtp(b"media", kind=103), "unknown-payload-type"),
     ],
@@ -218,7 +225,7 @@ def test_packets_that_cannot_be_used_are_counted(
 def test_payload_type_96_is_media_where_it_was_negotiated() -> None:
     session = RtpSession(
         payload_types={96: Codec.VP8},
-        rtx_payload_types=(),
+        rtx_payload_types={},
         extension_ids={},
         max_packet_size=1200,
         ntp_offset=0.0,
@@ -308,6 +315,93 @@ def test_a_goodbye_ends_all_its_streams(receiver: RtpSession) -> None:
     assert _events(receiver) == [StreamEnded(2), StreamEnded(3)]
 
 
+# ---- repair ------------------------------------------------------------------------------
+
+
+def test_a_lost_packet_is_asked_for_sent_again_and_shown() -> None:
+    sender, receiver = _session("nack"), _session("nack")
+    sender.add_sender(
+        SenderConfig(_VIDEO, Codec.VP8, 105, rtx_ssrc=_VIDEO + 1, rtx_payload_type=106)
+    )
+    sender.send_frame(_VIDEO, _video(0, size=6000), 0.0)
+    packets = [packet for packet, rtcp in sender.packets_to_send(0.0) if not rtcp]
+    for packet in packets[:1] + packets[2:]:
+        receiver.receive_rtp(packet, 0.02)
+    assert _events(receiver) == []
+    (nack,) = receiver.packets_to_send(0.02)
+    lost = (parse_rtp(packets[1]).sequence,)
+    assert parse_rtcp(nack.packet) == (Nack(1, _VIDEO, lost),)
+    sender.receive_rtcp(nack.packet, 0.04)
+    (again,) = sender.packets_to_send(0.04)
+    assert parse_rtp(again.packet).ssrc == _VIDEO + 1
+    receiver.receive_rtp(again.packet, 0.06)
+    (frame,) = _events(receiver)
+    assert isinstance(frame, FrameReceived)
+    assert frame.data == _video(0, size=6000).data
+    (outbound,), (inbound,) = sender.stats().outbound, receiver.stats().inbound
+    assert (outbound.nacked, outbound.retransmitted) == (1, 1)
+    assert (inbound.nacked, inbound.recovered, inbound.cumulative_lost) == (1, 1, 1)
+    assert sender.stats().drops == receiver.stats().drops == {}
+
+
+def test_without_nack_nothing_is_asked_for_or_sent_again() -> None:
+    sender, receiver = _session("pli"), _session("pli")
+    sender.add_sender(SenderConfig(_VIDEO, Codec.VP8, 105))
+    receiver.receive_rtp(_rtp(_KEY, 1), 0.0)
+    receiver.receive_rtp(_rtp(_DELTA, 20), 0.0)
+    assert _control(receiver, 0.0) == []
+    sender.send_frame(_VIDEO, _video(0), 0.0)
+    packets = [packet for packet, rtcp in sender.packets_to_send(0.0) if not rtcp]
+    _receive(sender, Nack(9, _VIDEO, (parse_rtp(packets[0]).sequence,)))
+    assert sender.packets_to_send(0.0) == []
+
+
+def test_many_missing_packets_are_asked_for_in_several_packets() -> None:
+    receiver = _session("nack")
+    receiver.receive_rtp(_rtp(_KEY, 100), 0.0)
+    receiver.receive_rtp(_rtp(_DELTA, 504), 0.0)
+    nacks = [part for part in _control(receiver, 0.0) if isinstance(part, Nack)]
+    assert [len(nack.lost) for nack in nacks] == [256, 145]
+    assert [number for nack in nacks for number in nack.lost] == list(range(101, 502))
+
+
+def test_no_request_is_larger_than_a_packet() -> None:
+    receiver = _session("nack")
+    receiver.receive_rtp(_rtp(_KEY, 0), 0.0)
+    for number in range(1, 400):  # as far apart as takes the most room
+        receiver.receive_rtp(_rtp(_DELTA, 18 * number), 0.0)
+        receiver.receive_rtp(_rtp(_DELTA, 18 * number + 1), 0.0)
+    receiver.handle_timeout(0.01)
+    assert max(len(packet) for packet, _ in receiver.packets_to_send(0.01)) <= 1200
+
+
+def test_retransmissions_of_codecs_that_are_not_received_are_unknown() -> None:
+    session = RtpSession(
+        payload_types={105: Codec.VP8},
+        rtx_payload_types={106: 105, 102: 101},
+        extension_ids={},
+        max_packet_size=1200,
+        ntp_offset=0.0,
+        cname="me",
+    )
+    session.receive_rtp(_rtp(b"\0\1media", kind=102), 0.0)
+    assert session.stats().drops == {"unknown-payload-type": 1}
+
+
+def test_who_sends_nothing_can_have_an_ssrc_all_the_same() -> None:
+    session = RtpSession(
+        payload_types={105: Codec.VP8},
+        rtx_payload_types={},
+        extension_ids={},
+        max_packet_size=1200,
+        ntp_offset=0.0,
+        cname="me",
+        ssrc=77,
+    )
+    session.receive_rtp(_rtp(_DELTA), 0.0)
+    assert _control(session, 0.0) == [PictureLoss(77, 2)]
+
+
 # ---- time --------------------------------------------------------------------------------
 
 
@@ -338,11 +432,49 @@ def test_many_streams_are_reported_in_several_packets(receiver: RtpSession) -> N
     assert [len(report.blocks) for report in reports] == [31, 9]
 
 
+def _numbered(value: bytes, sequence: int) -> bytes:
+    """A packet whose transport-wide number is that value."""
+    profile, data = build_elements([(NATIVE_EXTENSION_IDS[TRANSPORT_CC], value)])
+    return (
+        parse_rtp(_rtp(_KEY, sequence))
+        ._replace(extension_profile=profile, extension_data=data)
+        .to_bytes()
+    )
+
+
+def test_a_server_that_numbers_its_packets_is_told_when_they_came() -> None:
+    session = _session("transport-cc")
+    session.receive_rtp(_numbered(transport_sequence(7), 1), 1.0)
+    session.receive_rtp(_rtp(_KEY, 2), 1.01)
+    session.receive_rtp(_numbered(b"\x00", 3), 1.01)
+    session.receive_rtp(_numbered(transport_sequence(9), 4), 1.02)
+    _control(session, 1.02)
+    assert session.next_timeout() == pytest.approx(1.05)
+    session.handle_timeout(1.04)
+    assert _control(session, 1.04) == []
+    session.handle_timeout(1.05)
+    (feedback,) = _control(session, 1.05)
+    assert isinstance(feedback, TransportFeedback)
+    assert (feedback.media_ssrc, feedback.base_sequence) == (2, 7)
+    assert [delta is None for delta in feedback.deltas] == [False, True, False]
+    assert feedback.deltas[2] == 80  # 20 ms in 250 us
+    session.handle_timeout(1.2)
+    assert _control(session, 1.2) == []
+
+
+def test_numbers_are_nobodys_business_where_their_feedback_was_not_negotiated() -> None:
+    session = _session("nack")
+    session.receive_rtp(_numbered(transport_sequence(7), 1), 1.0)
+    session.handle_timeout(2.0)
+    assert not any(isinstance(part, TransportFeedback) for part in _control(session, 2.0))
+
+
 def test_every_queue_is_named_with_its_bound(sender: RtpSession) -> None:
     sender.receive_rtp(_rtp(_KEY), 0.0)
     queues = sender.stats().queues
     assert [queue.name for queue in queues] == [
         "pacer",
+        "retransmissions",
         "urgent",
         "events",
         "streams",
