@@ -12,12 +12,20 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from discord_rtc.errors import ConnectError, NoCommonMode, ProtocolError
 from discord_rtc.frames import Codec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from discord_rtc.protocol.messages import Ready, SelectProtocol, SessionDescription
+
+
+PATH_ERRORS = (ConnectError, ProtocolError, NoCommonMode)
+"""What ``open`` and ``accept`` raise when one transport does not work where another one may."""
+
+CLOSED_MEANWHILE = "the transport was closed while it was being opened"
+"""Text of the `ConnectError` of an ``open`` or ``accept`` that ``aclose`` ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +111,8 @@ class NegotiatedMedia:
         keyframe_interval_ms: Fixed keyframe distance asked for by the server, or None.
         feedback: RTCP feedback in use: any of ``nack``, ``pli``, ``fir``, ``goog-remb``,
             ``transport-cc``.
+        local_description: The whole offer as SDP, where there is one; for inspection.
+        remote_description: The whole answer, likewise.
     """
 
     audio_codec: Codec
@@ -115,6 +125,8 @@ class NegotiatedMedia:
     max_packet_size: int = 1200
     keyframe_interval_ms: int | None = None
     feedback: frozenset[str] = frozenset({"nack", "pli", "fir"})
+    local_description: str | None = field(default=None, repr=False)  # with the ICE password
+    remote_description: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +140,8 @@ class TransportStats:
         drops: Reason to count for everything not delivered.
         local_address: What the server sees us as, when known.
         remote_address: The server's media address.
+        setup: Steps of making the path, with the seconds that each took: ``discovery``, or
+            ``ice`` and ``dtls``.
     """
 
     rtt: float | None = None
@@ -136,6 +150,7 @@ class TransportStats:
     drops: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     local_address: tuple[str, int] | None = None
     remote_address: tuple[str, int] | None = None
+    setup: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class PacketSink(Protocol):
@@ -156,6 +171,10 @@ class PacketSink(Protocol):
 
 class Transport(Protocol):
     """Carries plain RTP and RTCP packets between this client and one voice server."""
+
+    async def prepare(self) -> None:
+        """Do what needs no server yet, beside its signalling. Optional; never raises."""
+        ...
 
     async def open(self, ready: Ready, offer: MediaOffer) -> SelectProtocol:
         """Prepare the path (IP discovery, or gathering) and say what to select.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import random
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,8 +20,12 @@ DRAIN_LIMIT = 64
 """Datagrams read per wake-up: asyncio's own endpoints read one per loop turn, which costs half the
 throughput; more would keep other tasks waiting."""
 
+_MTU = 1280  # RFC 8200 section 5: what every IPv6 link carries, and in practice every tunnel
+_IPV4_AND_UDP = 20 + 8  # headers: RFC 791, RFC 768
+_IPV6_AND_UDP = 40 + 8  # headers: RFC 8200, RFC 768
 _RECEIVE_SIZE = 2048  # "receive buffer >= 2048 bytes": more than any datagram on the public net
 _RECEIVE_BUFFER = 4 << 20  # keyframe bursts overrun the default of 208 KiB; the OS may cap it
+_TAKEN = {errno.EADDRINUSE, errno.EACCES}  # the latter for ports that the system reserves
 
 
 class Endpoint(asyncio.DatagramProtocol):
@@ -105,6 +111,7 @@ class DatagramSocket:
         bind: tuple[str, int] | None,
         receive: Callable[[bytes], None],
         drops: Counter[str],
+        port_range: tuple[int, int] | None = None,
     ) -> DatagramSocket:
         """Open a socket whose only peer is ``remote``.
 
@@ -113,9 +120,11 @@ class DatagramSocket:
             bind: Local address and port, or None for any.
             receive: Called on the loop with each datagram.
             drops: Where to count.
+            port_range: First and last local port to choose from, at random, instead of the one
+                in ``bind``.
 
         Raises:
-            ConnectError: Not an address, no route to it, or ``bind`` is not free.
+            ConnectError: Not an address, no route to it, or nothing to bind to is free.
         """
         try:
             # A name would make connect() ask DNS and block the loop: addresses only.
@@ -123,7 +132,7 @@ class DatagramSocket:
             family = socket.AF_INET if version == 4 else socket.AF_INET6
             if not 0 < remote[1] <= 0xFFFF:
                 raise ValueError("no such port")
-            sock = _connected(family, remote, bind)
+            sock = _connected(family, remote, bind, port_range)
         except (ValueError, OSError, OverflowError) as error:
             raise ConnectError(
                 f"no UDP socket to the voice server at {remote[0]!r:.60} port {remote[1]}: {error}"
@@ -189,18 +198,49 @@ class DatagramSocket:
             self._drops["socket-error"] += 1
 
 
+def largest_datagram(host: str) -> int:
+    """Bytes that fit into one UDP datagram to a host, whatever lies between.
+
+    Args:
+        host: IP address as text.
+    """
+    version = ipaddress.ip_address(host).version
+    return _MTU - (_IPV4_AND_UDP if version == 4 else _IPV6_AND_UDP)
+
+
 def _connected(
-    family: socket.AddressFamily, remote: tuple[str, int], bind: tuple[str, int] | None
+    family: socket.AddressFamily,
+    remote: tuple[str, int],
+    bind: tuple[str, int] | None,
+    port_range: tuple[int, int] | None,
 ) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         with suppress(OSError):  # some systems refuse instead of capping
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        if bind is not None:
+        if port_range is not None:
+            any_address = "::" if family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - connected
+            _bind_within(sock, any_address if bind is None else bind[0], port_range)
+        elif bind is not None:
             sock.bind(bind)
         sock.connect(remote)
     except (OSError, OverflowError):  # the latter for a port that is none
         sock.close()
         raise
     return sock
+
+
+def _bind_within(sock: socket.socket, address: str, port_range: tuple[int, int]) -> None:
+    # In random order: ports next to each other would be guessable, and a fresh one after each
+    # reconnect keeps stray datagrams of the previous path away (RFC 6056 section 3.3.1).
+    first, last = port_range
+    for port in random.sample(range(first, last + 1), last - first + 1):
+        try:
+            sock.bind((address, port))
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+        else:
+            return
+    raise OSError(errno.EADDRINUSE, f"no local port from {first} to {last} is free")

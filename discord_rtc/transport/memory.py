@@ -66,6 +66,9 @@ class MemoryTransport:
         self._received = 0
         incoming.receive = self._receive
 
+    async def prepare(self) -> None:
+        """There is nothing to prepare."""
+
     async def open(self, ready: Ready, offer: MediaOffer) -> SelectProtocol:
         """Say what to select, as a UDP transport would; there is nothing to discover.
 

@@ -1,5 +1,7 @@
-"""What client and server agree on, made from their messages; the same for every transport that
-takes its numbers from Ready and the codec offer. No I/O. Spec: userdoccers, "Voice Connections".
+"""What client and server agree on, made from their messages. No I/O.
+
+The numbers of all transports come from Ready and the codec offer; WebRTC numbers header extensions
+and feedback in its descriptions. Spec: userdoccers, "Voice Connections".
 """
 
 from __future__ import annotations
@@ -38,6 +40,22 @@ def select_udp(offer: MediaOffer, *, mode: str, address: tuple[str, int]) -> Sel
         address=address[0],
         port=address[1],
         mode=mode,
+        codecs=codec_list(offer),
+        rtc_connection_id=offer.rtc_connection_id,
+        experiments=offer.experiments,
+    )
+
+
+def select_webrtc(offer: MediaOffer, fragment: str) -> SelectProtocol:
+    """Build the message that selects WebRTC.
+
+    Args:
+        offer: What this client brings.
+        fragment: The lines of our offer, as from `reduce_offer`.
+    """
+    return SelectProtocol(
+        protocol="webrtc",
+        sdp=fragment,
         codecs=codec_list(offer),
         rtc_connection_id=offer.rtc_connection_id,
         experiments=offer.experiments,
@@ -92,7 +110,7 @@ def negotiate(
         ),
         extension_ids=NATIVE_EXTENSION_IDS,
         audio_ssrc=ready.ssrc,
-        video=_video_layers(ready),
+        video=video_layers(ready),
         max_packet_size=max_packet_size,
         keyframe_interval_ms=answer.keyframe_interval,
     )
@@ -125,7 +143,8 @@ def _video_codec(offer: MediaOffer, name: str | None) -> Codec | None:
     return None
 
 
-def _video_layers(ready: Ready) -> tuple[SendingSsrcs, ...]:
+def video_layers(ready: Ready) -> tuple[SendingSsrcs, ...]:
+    """The video layers that Ready lets us send, the best one first."""
     layers = [
         SendingSsrcs(
             rid=stream.rid,

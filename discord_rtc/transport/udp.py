@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -20,13 +20,13 @@ from discord_rtc.errors import (
     InvalidState,
     MalformedMessage,
     NoCommonMode,
-    RejectedPacket,
 )
 from discord_rtc.pump import Pump
-from discord_rtc.rtp.packet import FIXED_HEADER_SIZE, is_rtcp
-from discord_rtc.transport.base import TransportStats
-from discord_rtc.transport.datagrams import DatagramSocket
+from discord_rtc.rtp.packet import FIXED_HEADER_SIZE
+from discord_rtc.transport.base import CLOSED_MEANWHILE, TransportStats
+from discord_rtc.transport.datagrams import DatagramSocket, largest_datagram
 from discord_rtc.transport.delivery import Delivery
+from discord_rtc.transport.inbox import ProtectedInbox
 from discord_rtc.transport.negotiation import negotiate, select_udp
 from discord_rtc.transport.path import UdpPath, UdpTimings
 
@@ -38,14 +38,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("discord_rtc.transport")
 
-EARLY_DATAGRAMS = 64
-"""Datagrams kept until the key is known, about a second of audio; the newest ones are dropped."""
-
-_MTU = 1280  # RFC 8200 section 5: what every IPv6 link carries, and in practice every tunnel
-_IPV4_AND_UDP = 20 + 8  # headers: RFC 791, RFC 768
-_IPV6_AND_UDP = 40 + 8  # headers: RFC 8200, RFC 768
-
-_CLOSED_MEANWHILE = "the transport was closed while it was being opened"
 _SYSTEM_CLOCK = SystemClock()
 _DEFAULT_TIMINGS = UdpTimings()
 
@@ -82,6 +74,7 @@ class UdpTransport:
     Args:
         clock: Must tick like the running loop's time.
         bind: Local address and port to send from; any by default.
+        port_range: First and last local port to choose from, instead of a port in ``bind``.
         timings: When discovery and pings are sent.
         cipher_factory: Builds the cipher from mode and key.
     """
@@ -91,16 +84,18 @@ class UdpTransport:
         clock: Clock = _SYSTEM_CLOCK,
         *,
         bind: tuple[str, int] | None = None,
+        port_range: tuple[int, int] | None = None,
         timings: UdpTimings = _DEFAULT_TIMINGS,
         cipher_factory: CipherFactory = create_cipher,
     ) -> None:
         self._clock = clock
         self._bind = bind
+        self._port_range = port_range
         self._timings = timings
         self._create_cipher = cipher_factory
         self._drops: Counter[str] = Counter()
         self._delivery = Delivery(self._drops)
-        self._early: deque[tuple[bytes, float]] = deque()
+        self._inbox = ProtectedInbox(self._delivery, self._drops)
         self._socket: DatagramSocket | None = None
         self._path = UdpPath(timings, self._drops)
         self._pump = Pump(self._path, self._flush, clock)
@@ -113,6 +108,10 @@ class UdpTransport:
         self._sent = 0
         self._received = 0
         self._remote: tuple[str, int] | None = None
+        self._setup: dict[str, float] = {}
+
+    async def prepare(self) -> None:
+        """Nothing can be done before the server's address is known."""
 
     async def open(self, ready: Ready, offer: MediaOffer) -> SelectProtocol:
         """Open the socket, discover our address, and say what to select.
@@ -137,10 +136,14 @@ class UdpTransport:
         self._remote = (ready.ip, ready.port)
         try:
             self._socket = await DatagramSocket.connect(
-                self._remote, bind=self._bind, receive=self._receive, drops=self._drops
+                self._remote,
+                bind=self._bind,
+                port_range=self._port_range,
+                receive=self._receive,
+                drops=self._drops,
             )
             if self._closed:
-                raise ConnectError(_CLOSED_MEANWHILE)
+                raise ConnectError(CLOSED_MEANWHILE)
             address = await self._discover(ready.ssrc) if offer.receive else None
             self._opened = _Opened(ready, offer, mode, address or self._socket.local_address)
         finally:
@@ -172,13 +175,11 @@ class UdpTransport:
         cipher = self._cipher
         if cipher is None or key != self._key:
             cipher = self._create_cipher(opened.mode, key, side="client")
-        headers = _IPV6_AND_UDP if ":" in opened.ready.ip else _IPV4_AND_UDP
-        room = _MTU - headers - cipher.overhead
+        room = largest_datagram(opened.ready.ip) - cipher.overhead
         media = negotiate(opened.ready, opened.offer, answer, max_packet_size=room)
         self._cipher, self._key = cipher, key
         self._pump.run(self._path.keep_alive, self._clock.now())
-        while self._early:
-            self._unprotect(cipher, *self._early.popleft())
+        self._inbox.unlock(cipher)
         return media
 
     def send_rtp(self, packet: bytes) -> None:
@@ -212,22 +213,24 @@ class UdpTransport:
             drops=MappingProxyType(drops),
             local_address=None if self._opened is None else self._opened.address,
             remote_address=self._remote,
+            setup=MappingProxyType(dict(self._setup)),
         )
 
     async def aclose(self) -> None:
         """Release socket and timer. Idempotent; an ``open`` under way fails."""
         self._closed = True
         self._delivery.close()
-        self._early.clear()
+        self._inbox.clear()
         self._pump.close()
         if self._discovered is not None and not self._discovered.done():
-            self._discovered.set_exception(ConnectError(_CLOSED_MEANWHILE))
+            self._discovered.set_exception(ConnectError(CLOSED_MEANWHILE))
         if self._socket is not None:
             await self._socket.aclose()
 
     async def _discover(self, ssrc: int) -> tuple[str, int]:
         self._discovered = asyncio.get_running_loop().create_future()
-        self._pump.run(self._path.discover, ssrc, self._clock.now())
+        begun = self._clock.now()
+        self._pump.run(self._path.discover, ssrc, begun)
         await self._discovered
         if self._path.address is None:
             ip, port = self._remote or ("", 0)
@@ -236,6 +239,7 @@ class UdpTransport:
                 f"answered within {self._timings.discovery_deadline:g} s; allow outgoing UDP to "
                 "it in the firewall or use another network"
             )
+        self._setup["discovery"] = self._clock.now() - begun
         return self._path.address
 
     def _sending(self) -> tuple[TransportCipher, DatagramSocket]:
@@ -255,18 +259,5 @@ class UdpTransport:
         self._received += 1
         if len(datagram) < FIXED_HEADER_SIZE or datagram[0] >> 6 != 2:  # RFC 3550: version 2
             self._pump.run(self._path.receive_datagram, datagram, now)
-        elif self._cipher is not None:
-            self._unprotect(self._cipher, datagram, now)
-        elif len(self._early) < EARLY_DATAGRAMS:
-            self._early.append((datagram, now))
         else:
-            self._drops["early"] += 1
-
-    def _unprotect(self, cipher: TransportCipher, datagram: bytes, now: float) -> None:
-        rtcp = is_rtcp(datagram)
-        try:
-            packet = cipher.unprotect_rtcp(datagram) if rtcp else cipher.unprotect_rtp(datagram)
-        except RejectedPacket as rejected:
-            self._drops[rejected.reason] += 1
-        else:
-            self._delivery.packet(packet, now, rtcp=rtcp)
+            self._inbox.receive(datagram, now)

@@ -192,6 +192,32 @@ def test_unusable_addresses_are_connect_errors(
     asyncio.run(story())
 
 
+def test_port_range_is_used_up_and_then_refused(peer: socket.socket, drops: Counter[str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+
+        async def connect(ports: tuple[int, int], address: str) -> DatagramSocket:
+            return await DatagramSocket.connect(
+                peer.getsockname(),
+                bind=(address, 0),
+                receive=lambda _: None,
+                drops=drops,
+                port_range=ports,
+            )
+
+        async def story() -> None:
+            with pytest.raises(ConnectError, match=f"no local port from {port} to {port} is free"):
+                await connect((port, port), "127.0.0.1")
+            with pytest.raises(ConnectError, match="voice server"):  # no address of this machine
+                await connect((port, port), "203.0.113.7")
+            free = await connect((port, port), "127.0.0.2")
+            assert free.local_address == ("127.0.0.2", port)
+            await free.aclose()
+
+        asyncio.run(story())
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_ipv6_works_too(drops: Counter[str]) -> None:
     async def story() -> None:

@@ -12,7 +12,13 @@ from discord_rtc.frames import Codec
 from discord_rtc.protocol.messages import CodecInfo, SelectProtocol, StreamInfo
 from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS
 from discord_rtc.transport.base import CodecOffer, MediaOffer, NegotiatedMedia, SendingSsrcs
-from discord_rtc.transport.negotiation import codec_list, negotiate, select_udp
+from discord_rtc.transport.negotiation import (
+    codec_list,
+    negotiate,
+    select_udp,
+    select_webrtc,
+    video_layers,
+)
 
 if TYPE_CHECKING:
     from discord_rtc.protocol.messages import Ready, SessionDescription
@@ -33,6 +39,27 @@ def test_select_says_everything() -> None:
         rtc_connection_id="uuid",
         experiments=("one",),
     )
+
+
+def test_select_with_a_description_says_everything() -> None:
+    offer = MediaOffer((OPUS,), rtc_connection_id="uuid", experiments=("one",))
+    assert select_webrtc(offer, "a=ice-ufrag:abcd") == SelectProtocol(
+        protocol="webrtc",
+        sdp="a=ice-ufrag:abcd",
+        codecs=(CodecInfo("opus", "audio", 1000, 120),),
+        rtc_connection_id="uuid",
+        experiments=("one",),
+    )
+
+
+def test_best_layer_comes_first(ready: Ready) -> None:
+    streams = (
+        StreamInfo(rid="50", quality=50, ssrc=1003, rtx_ssrc=1004),
+        StreamInfo(rid="100", quality=100, ssrc=1001, rtx_ssrc=1002),
+    )
+    layers = video_layers(replace(ready, streams=streams))
+    assert [layer.rid for layer in layers] == ["100", "50"]
+    assert video_layers(ready) == ()
 
 
 def test_priorities_count_per_kind_in_the_offered_order() -> None:

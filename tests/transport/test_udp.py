@@ -30,8 +30,9 @@ from discord_rtc.protocol.discovery import (
     parse_request,
 )
 from discord_rtc.transport.base import MediaOffer
+from discord_rtc.transport.inbox import EARLY_DATAGRAMS
 from discord_rtc.transport.path import UdpTimings
-from discord_rtc.transport.udp import EARLY_DATAGRAMS, UdpTransport
+from discord_rtc.transport.udp import UdpTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -244,6 +245,13 @@ async def test_local_address_can_be_given(server: VoiceServer, there: Ready) -> 
     select = await transport.open(there, MediaOffer())
     await transport.aclose()
     assert select.address == "127.0.0.2"
+
+
+async def test_local_port_can_be_of_a_range(server: VoiceServer, there: Ready) -> None:
+    transport = UdpTransport(port_range=(42_000, 42_999), timings=PATIENT)
+    select = await transport.open(there, MediaOffer())
+    await transport.aclose()
+    assert select.port in range(42_000, 43_000)
 
 
 @pytest.mark.parametrize("ip", ["voice.example.org", "", "300.1.2.3"])
