@@ -10,6 +10,7 @@ from discord_rtc.connection.options import ConnectionOptions
 from discord_rtc.connection.signaling import FixedSignaling, GatewaySignaling
 from discord_rtc.connection.voice import VoiceConnection
 from discord_rtc.errors import InvalidState
+from discord_rtc.transport.choice import TransportMemory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from discord_rtc.connection.options import DaveChoice
     from discord_rtc.connection.port import SignalingPort
     from discord_rtc.protocol.voice import VoiceCredentials
-    from discord_rtc.transport.choice import TransportFactory, TransportName
+    from discord_rtc.transport.plan import TransportFactory, TransportName
 
 
 class RtcClient:
@@ -37,6 +38,7 @@ class RtcClient:
         self._clock = clock or SystemClock()
         self._connections: dict[int, VoiceConnection] = {}
         self._closed = False
+        self._memory = TransportMemory()
 
     @property
     def connections(self) -> Mapping[int, VoiceConnection]:
@@ -79,7 +81,9 @@ class RtcClient:
         signaling = GatewaySignaling(
             self._port, guild_id, self._clock, timeout=options.timeouts.signaling
         )
-        connection = VoiceConnection(signaling, options, self._clock, closed=forget)
+        connection = VoiceConnection(
+            signaling, options, self._clock, memory=self._memory, closed=forget
+        )
         self._connections[key] = connection
         return connection
 
@@ -102,7 +106,8 @@ class RtcClient:
         Args:
             guild_id: The guild, or None for a private call.
             channel_id: The voice channel, or the private channel.
-            transport: ``"auto"``, ``"udp"``, or a transport factory.
+            transport: ``"webrtc"``, ``"udp"``, ``"auto"`` (webrtc, and udp where that does not
+                work), or a transport factory.
             self_mute: Join muted.
             self_deaf: Join deafened.
             dave: End-to-end encryption; only ``"off"`` in this version.

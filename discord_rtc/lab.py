@@ -16,7 +16,7 @@ from discord_rtc.server import LocalServer
 
 if TYPE_CHECKING:
     from discord_rtc.connection.voice import VoiceConnection
-    from discord_rtc.transport.choice import TransportFactory, TransportName
+    from discord_rtc.transport.plan import TransportFactory, TransportName
 
 FIRST_USER_ID = 1001
 GUILD_ID = 10
@@ -116,8 +116,10 @@ class Lab:
         """Let everybody go and stop the server. Idempotent."""
         clients = tuple(self._clients.values())
         self._clients.clear()
-        await asyncio.gather(*(client.aclose() for client in clients))
-        await self._stack.aclose()
+        try:
+            await asyncio.gather(*(client.aclose() for client in clients))
+        finally:
+            await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self.server)

@@ -7,16 +7,22 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from discord_rtc.connection.events import Invalidated, StateChanged
+from discord_rtc.connection.events import (
+    Invalidated,
+    StateChanged,
+    TransportChanged,
+    TransportFailed,
+)
 from discord_rtc.connection.options import codec_offers
 from discord_rtc.connection.people import CallPeople
 from discord_rtc.connection.publishing import Publisher
 from discord_rtc.connection.session import LiveSession
 from discord_rtc.connection.supervisor import supervise
 from discord_rtc.errors import ConnectionLost, InvalidState, RtcError
+from discord_rtc.protocol.opcodes import VoiceCloseCode
 from discord_rtc.protocol.voice import VoiceOptions
 from discord_rtc.transport.base import MediaOffer
-from discord_rtc.transport.choice import transport_factory
+from discord_rtc.transport.choice import TransportChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from discord_rtc.connection.signaling import Signaling
     from discord_rtc.frames import MediaKind
     from discord_rtc.protocol.voice import VoiceCredentials
+    from discord_rtc.transport.choice import TransportMemory
 
 _LOG = logging.getLogger("discord_rtc.connection")
 
@@ -43,6 +50,7 @@ class Call:
         signaling: Where voice servers come from.
         options: How to behave.
         clock: Source of ``now``.
+        memory: What is known of voice endpoints.
         closed: Called once when the connection is over.
 
     Attributes:
@@ -58,6 +66,7 @@ class Call:
         options: ConnectionOptions,
         clock: Clock,
         *,
+        memory: TransportMemory,
         closed: Callable[[], None],
     ) -> None:
         self.signaling = signaling
@@ -66,7 +75,15 @@ class Call:
         self.publisher = Publisher(signaling, self.people.emit)
         self._clock = clock
         self._closed = closed
-        self._make_transport = transport_factory(options.transport)
+        self._choice = TransportChoice(
+            options.transport,
+            modes=bool(options.modes),
+            ice=options.ice,
+            memory=memory,
+            failed=self._transport_failed,
+        )
+        self._changing_path = False
+        self._transport: str | None = None
         self._epoch = clock.now()
         self._session: LiveSession | None = None
         self._live = asyncio.Event()  # and at the end for good, so that nobody waits for ever
@@ -127,7 +144,7 @@ class Call:
     async def run_session(self, credentials: VoiceCredentials) -> None:
         """Run a voice session to its end, which is always an exception."""
         options = self.options
-        self._was_live = False
+        self._was_live = self._changing_path = False
         self._session = LiveSession(
             credentials,
             VoiceOptions(version=options.gateway_version, timeout=options.timeouts.signaling),
@@ -138,7 +155,9 @@ class Call:
                 rtc_connection_id=str(uuid.uuid4()),
                 experiments=options.experiments,
             ),
-            transport=self._make_transport(self._clock),
+            transport=self._choice.transport(
+                credentials.endpoint, self._clock, renewable=self.signaling.renewable
+            ),
             owner=self,
             secure=self.signaling.secure,
             clock=self._clock,
@@ -146,6 +165,13 @@ class Call:
         )
         try:
             await self._session.run(self.publisher.publications, options.timeouts)
+        except ConnectionLost as lost:
+            if lost.close_code != VoiceCloseCode.UNKNOWN_PROTOCOL:
+                raise
+            # The selected transport is one that this server does not have.
+            if self._session.protocol is not None:
+                self._choice.refused(self._session.protocol, lost)
+            raise self.path_failed(lost) from lost.__cause__
         finally:
             self._session = self.publisher.session = None
             self._live.clear()
@@ -154,6 +180,11 @@ class Call:
     def was_live(self) -> bool:
         """Whether the last session got as far as media."""
         return self._was_live
+
+    @property
+    def changing_path(self) -> bool:
+        """Whether the last session ended only to try another media path in the next one."""
+        return self._changing_path
 
     def session_over(self, error: Exception, *, retry: bool) -> None:
         """A session ended; another one will be tried, or not."""
@@ -168,7 +199,23 @@ class Call:
         self._was_live = True
         self.publisher.session = self._session
         self._live.set()
+        name = self._session.protocol if self._session is not None else None
+        if name is not None:
+            self._choice.worked(name)
+            if name != self._transport:
+                self._transport = name
+                self.people.emit(TransportChanged(name))
         self._set_state("connected")
+
+    def path_failed(self, error: Exception) -> Exception:
+        """No media path came up in this session; returns what to end it with."""
+        final = self._choice.path_failed(error)
+        self._changing_path = self._choice.undecided
+        return final
+
+    def path_lost(self, error: Exception) -> None:
+        """The media path of the live session died."""
+        self._choice.path_lost(error)
 
     async def allow(self, publication: Publication) -> None:
         """Make sure that the gateway grants what is about to be sent."""
@@ -187,9 +234,11 @@ class Call:
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it
             if not isinstance(error, RtcError):
                 _LOG.error("= a bug ended the connection", exc_info=error)
-            if not self._closing:
-                reason, failure = type(error).__name__, error
-                await self._leave()
+            if self._closing:
+                # `_stop` is still waiting for the gateway's word that we left; then it ends this.
+                await asyncio.Event().wait()
+            reason, failure = type(error).__name__, error
+            await self._leave()
         finally:
             self._invalidate(reason, failure)
 
@@ -228,6 +277,10 @@ class Call:
         if state != self._state:
             self._state = state
             self.people.emit(StateChanged(state))
+
+    def _transport_failed(self, name: str, error: Exception) -> None:
+        _LOG.warning("! %s: %s", name, error)
+        self.people.emit(TransportFailed(name, error))
 
     def _demand_changed(self, user_id: int, kind: MediaKind, wanted: bool) -> None:
         if self._session is not None:

@@ -86,6 +86,21 @@ class StateChanged(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class TransportChanged(Event):
+    """Media flows over this transport from now on; for the first one, too."""
+
+    transport: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFailed(Event):
+    """A media path did not work, or not any more (`PathLost`); another one may be tried."""
+
+    transport: str
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
 class CodecsChanged(Event):
     """Another client told its codecs (op 14)."""
 

@@ -37,6 +37,10 @@ MAX_MESSAGE = 1 << 20
 class VoiceEventHandler(Protocol):
     """Where the machine's events go. Called on the event loop; may send."""
 
+    def socket_open(self) -> None:
+        """TCP, TLS and the upgrade are done."""
+        ...
+
     def voice_event(self, event: VoiceEvent) -> None:
         """One event, in order."""
         ...
@@ -126,6 +130,7 @@ class VoiceGateway:
         """
         socket = await self._connect(timeout)
         self._socket = socket
+        self._handler.socket_open()
         try:
             # Nothing is due yet, but the time for Hello runs from now on.
             self._pump.run(self._machine.handle_timeout, self._clock.now())

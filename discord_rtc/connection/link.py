@@ -70,11 +70,18 @@ class MediaLink:
         self._clock = clock
         self._session = RtpSession(
             payload_types={number: codec for codec, number in media.payload_types.items()},
-            rtx_payload_types=frozenset(media.rtx_payload_types.values()),
+            rtx_payload_types={
+                rtx: media.payload_types[codec]
+                for codec, rtx in media.rtx_payload_types.items()
+                if codec in media.payload_types
+            },
             extension_ids=media.extension_ids,
             max_packet_size=media.max_packet_size,
             ntp_offset=clock.ntp() - clock.now(),
             cname=f"{media.audio_ssrc:08x}",
+            feedback=media.feedback,
+            ssrc=media.audio_ssrc,
+            repeats=media.remote_description is None,  # where there is one, there is SRTP
         )
         self._senders: set[int] = set()
         self._pump = Pump(self._session, self._flush, clock)

@@ -9,11 +9,12 @@ from discord_rtc.errors import UsageError
 from discord_rtc.frames import Codec
 from discord_rtc.protocol.voice import SUPPORTED_VERSIONS
 from discord_rtc.transport.base import DEFAULT_CODECS
-from discord_rtc.transport.choice import transport_factory
+from discord_rtc.transport.ice_options import IceOptions
+from discord_rtc.transport.plan import check_choice
 
 if TYPE_CHECKING:
     from discord_rtc.transport.base import CodecOffer
-    from discord_rtc.transport.choice import TransportFactory, TransportName
+    from discord_rtc.transport.plan import TransportFactory, TransportName
 
 DaveChoice: TypeAlias = Literal["required", "preferred", "off"]
 
@@ -37,18 +38,22 @@ class ConnectionOptions:
     """How a voice connection behaves.
 
     Attributes:
-        transport: ``"auto"``, ``"udp"``, or a transport factory (see `memory_pair`).
+        transport: ``"webrtc"``, ``"udp"``, ``"auto"`` (webrtc, and udp where that does not work),
+            or a transport factory (see `memory_pair`).
         dave: End-to-end encryption; only ``"off"`` in this version.
         receive: False for senders only: no IP discovery, nothing is received.
         gateway_version: Voice gateway version, 4 to 9.
         modes: Transport encryption modes to insist on, best first; empty for the live
-            ones. Naming a discontinued mode is the opt-in for it.
+            ones. They are those of ``"udp"``, which ``"auto"`` then means. Naming a
+            discontinued mode is the opt-in for it.
         codecs: Codecs offered, best first; None for all that are built.
         experiments: Experiment names echoed to the server.
         timeouts: Deadlines.
+        ice: STUN and TURN servers and other matters of the WebRTC transport.
 
     Raises:
-        UsageError: A choice that does not exist, or not yet.
+        UsageError: A choice that does not exist, or not yet, or choices of which one excludes
+            another.
     """
 
     transport: TransportName | TransportFactory = "auto"
@@ -59,13 +64,14 @@ class ConnectionOptions:
     codecs: tuple[Codec, ...] | None = None
     experiments: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
+    ice: IceOptions = field(default_factory=IceOptions)
 
     def __post_init__(self) -> None:
         if self.dave != "off":
             raise UsageError(f'dave="{self.dave}" is not built yet in this version; use dave="off"')
         if self.gateway_version not in SUPPORTED_VERSIONS:
             raise UsageError(f"gateway_version is 4 to 9, not {self.gateway_version}")
-        transport_factory(self.transport)
+        check_choice(self.transport, relay_only=self.ice.relay_only, modes=bool(self.modes))
         codec_offers(self.codecs)
 
 

@@ -357,6 +357,8 @@ class _VideoSender:
                 media.payload_types[self._codec],
                 rid=self._layer.rid,
                 content_type=0,  # camera
+                rtx_ssrc=self._layer.rtx_ssrc,
+                rtx_payload_type=media.rtx_payload_types.get(self._codec),
             )
         )
         self._link.set_pacing_rate(int(self._publication.quality.bitrate * _PACING_HEADROOM))

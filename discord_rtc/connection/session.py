@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol
 
+from discord_rtc.connection.announcing import Announcements
 from discord_rtc.connection.causes import first_cause
 from discord_rtc.connection.events import CodecsChanged, LayerWanted, UnknownReceived
+from discord_rtc.connection.futures import retire, settle
 from discord_rtc.connection.gateway import VoiceGateway
 from discord_rtc.connection.link import MediaLink
 from discord_rtc.connection.receiving import PARKING_BOUND, People, Receiver
 from discord_rtc.connection.worker import Worker
-from discord_rtc.errors import ConnectionLost, SignalingTimeout
+from discord_rtc.errors import ConnectionLost, NoRoute, PathLost, SignalingTimeout
 from discord_rtc.frames import MediaKind
 from discord_rtc.protocol.messages import (
     BackendVersion,
@@ -27,18 +30,18 @@ from discord_rtc.protocol.messages import (
     ClientsConnect,
     MediaSinkWants,
     Ready,
-    Resolution,
     SessionDescription,
     SessionUpdate,
-    Speaking,
-    StreamInfo,
     UnknownMessage,
-    Video,
+)
+from discord_rtc.protocol.messages import (
+    NoRoute as NoRouteMessage,
 )
 from discord_rtc.protocol.opcodes import SpeakingFlags
 from discord_rtc.protocol.roster import Roster
 from discord_rtc.protocol.voice import (
     Described,
+    Greeted,
     HeartbeatMissed,
     ReadyReceived,
     Received,
@@ -46,20 +49,23 @@ from discord_rtc.protocol.voice import (
     VoiceOptions,
 )
 from discord_rtc.queues import QueueStats
+from discord_rtc.transport.base import PATH_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from discord_rtc.clock import Clock
-    from discord_rtc.connection.sending import Publication, VideoAnnouncement
+    from discord_rtc.connection.sending import Publication
     from discord_rtc.protocol.messages import ServerMessage
     from discord_rtc.protocol.voice import VoiceCredentials, VoiceEvent
     from discord_rtc.rtp.session import FrameReceived, SenderReportReceived
-    from discord_rtc.transport.base import MediaOffer, Transport
+    from discord_rtc.transport.base import MediaOffer, NegotiatedMedia, Transport
 
 _LOG = logging.getLogger("discord_rtc.connection")
 
-T = TypeVar("T")
+CLOSING_GRACE = 0.5
+"""Seconds between the end of a media path and that of its session: a server that ends a session
+closes both, and it is the socket's close code that says why."""
 
 
 class SessionPeople(People, Protocol):
@@ -80,6 +86,14 @@ class SessionOwner(Protocol):
 
     def session_live(self) -> None:
         """Media can flow from now on."""
+        ...
+
+    def path_failed(self, error: Exception) -> Exception:
+        """No media path came up in this session; returns what to end it with."""
+        ...
+
+    def path_lost(self, error: Exception) -> None:
+        """The media path of the live session died."""
         ...
 
     async def allow(self, publication: Publication) -> None:
@@ -156,9 +170,15 @@ class LiveSession:
         self._group: asyncio.TaskGroup | None = None
         self._sending: dict[MediaKind, asyncio.Task[None]] = {}
         self._publications: dict[MediaKind, Publication] = {}
-        self._spoken = SpeakingFlags.NONE
-        self._shown: VideoAnnouncement | None = None
+        self._announcements: Announcements | None = None
         self._greeted = False
+        self._begun = clock.now()
+        self._steps: dict[str, float] = {}
+
+    @property
+    def steps(self) -> Mapping[str, float]:
+        """Steps of the join that are done, with the seconds since the session was made."""
+        return MappingProxyType(self._steps)
 
     @property
     def protocol(self) -> str | None:
@@ -207,6 +227,7 @@ class LiveSession:
                 self._group = group
                 group.create_task(self._gateway.run(timeouts.signaling), name="voice-gateway")
                 group.create_task(self._watch(), name="session-watch")
+                group.create_task(self._transport.prepare(), name="transport-prepare")
                 await self._negotiate(timeouts.connect)
                 for publication in tuple(publications.values()):
                     self.start(publication)
@@ -260,13 +281,21 @@ class LiveSession:
 
     # Events of the voice gateway
 
+    def socket_open(self) -> None:
+        """From the gateway shell."""
+        self._done("socket")
+
     def voice_event(self, event: VoiceEvent) -> None:
         """From the gateway shell."""
         match event:
+            case Greeted():
+                self._done("hello")
             case ReadyReceived(message=ready):
-                _settle(self._ready, ready)
+                self._done("ready")
+                settle(self._ready, ready)
             case Described(message=description):
-                _settle(self._described, description)
+                self._done("description")
+                settle(self._described, description)
             case HeartbeatMissed():
                 self._fail(ConnectionLost(None, "the voice server stopped answering heartbeats"))
             case TimedOut(phase=phase):
@@ -274,14 +303,14 @@ class LiveSession:
             case Received(message=message):
                 self._received(message)
             case _:
-                # Greeted, HeartbeatAnswered, Unexpected, Dropped: kept by the machine.
+                # HeartbeatAnswered, Unexpected, Dropped: kept by the machine.
                 pass
 
     def _received(self, message: ServerMessage | UnknownMessage) -> None:
         emit = self._owner.people.emit
         match message:
             case BackendVersion() if self._versions is not None:
-                _settle(self._versions, message)
+                settle(self._versions, message)
             case SessionUpdate(codecs=codecs):
                 emit(CodecsChanged(codecs))
             case MediaSinkWants():
@@ -319,70 +348,58 @@ class LiveSession:
         """From the link."""
         self._fail(error)
 
-    # What publications announce
-
-    def speaking(self, flags: SpeakingFlags) -> None:
-        """Op 5."""
-        assert self._link is not None
-        if flags == self._spoken:
-            return
-        self._spoken = flags
-        self._gateway.send(Speaking(int(flags), self._link.media.audio_ssrc, delay=0))
-
-    def video(self, active: VideoAnnouncement | None) -> None:
-        """Op 12: the layer that is really sent, or the cleared form."""
-        assert self._link is not None
-        if active == self._shown:
-            return
-        self._shown = active
-        media = self._link.media
-        if active is None:
-            self._gateway.send(Video(media.audio_ssrc, 0, 0, ()))
-            return
-        layer = media.video[0]
-        stream = StreamInfo(
-            type="video",
-            rid=layer.rid,
-            quality=layer.quality,
-            ssrc=layer.ssrc,
-            rtx_ssrc=layer.rtx_ssrc,
-            active=True,
-            max_bitrate=active.bitrate,
-            max_framerate=active.fps,
-            max_resolution=Resolution(
-                "fixed" if active.width else "source", active.width, active.height
-            ),
-        )
-        self._gateway.send(Video(media.audio_ssrc, layer.ssrc, layer.rtx_ssrc, (stream,)))
-
     # Inside
 
     async def _negotiate(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                ready = await self._ready
-                select = await self._transport.open(ready, self._offer)
-                self._protocol = select.protocol
-                self._gateway.select_protocol(select)
-                media = await self._transport.accept(await self._described)
+                media = await self._find_path(await self._ready)
         except TimeoutError:
             raise SignalingTimeout(
                 f"the voice server did not bring up media within {timeout:g} s"
             ) from None
+        self._done("path")
+        self._announcements = Announcements(media, self._gateway.send)
         self._link = MediaLink(self._transport, media, self, self._clock)
         _LOG.info("= live as SSRC %d", media.audio_ssrc)
 
+    async def _find_path(self, ready: Ready) -> NegotiatedMedia:
+        try:
+            select = await self._transport.open(ready, self._offer)
+            self._protocol = select.protocol
+            self._done("selection")
+            self._gateway.select_protocol(select)
+        except PATH_ERRORS as error:
+            raise self._path_failed(error) from error
+        described = await self._described
+        try:
+            return await self._transport.accept(described)
+        except PATH_ERRORS as error:
+            raise self._path_failed(error) from error
+
+    def _path_failed(self, error: Exception) -> Exception:
+        final = self._owner.path_failed(error)
+        if isinstance(final, NoRoute):
+            self._gateway.send(NoRouteMessage())
+        return final
+
     async def _watch(self) -> None:
-        await self._failed
+        try:
+            await self._failed
+        except PathLost as lost:
+            await asyncio.sleep(CLOSING_GRACE)
+            self._owner.path_lost(lost)
+            raise
 
     async def _send(self, publication: Publication, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
             await asyncio.wait([previous])
         assert self._link is not None
+        assert self._announcements is not None
         error: Exception | None = None
         try:
             await self._owner.allow(publication)
-            await publication.run(self._link, self)
+            await publication.run(self._link, self._announcements)
         except Exception as caught:  # noqa: BLE001 - a failing track ends its own pipeline only
             error = caught
         if self._publications.get(publication.kind) is publication:
@@ -392,14 +409,18 @@ class LiveSession:
             await self._owner.publication_ended(publication, error)
 
     def _withdraw(self, kind: MediaKind) -> None:
+        assert self._announcements is not None
         if kind is MediaKind.AUDIO:
-            self.speaking(SpeakingFlags.NONE)
+            self._announcements.speaking(SpeakingFlags.NONE)
         else:
-            self.video(None)
+            self._announcements.video(None)
 
     def _ask_keyframe(self, ssrc: int) -> None:
         if self._link is not None:
             self._link.request_keyframe(ssrc)
+
+    def _done(self, step: str) -> None:
+        self._steps.setdefault(step, self._clock.now() - self._begun)
 
     def _fail(self, error: Exception) -> None:
         if not self._failed.done():
@@ -411,24 +432,11 @@ class LiveSession:
             self._link.close()
         await self._transport.aclose()
         await self._worker.aclose()
-        _retire(self._ready)
-        _retire(self._described)
-        _retire(self._failed)
+        retire(self._ready)
+        retire(self._described)
+        retire(self._failed)
         if self._versions is not None and not self._versions.done():
             self._versions.set_exception(
                 ConnectionLost(None, "the session ended before the server told its versions")
             )
-            _retire(self._versions)
-
-
-def _settle(future: asyncio.Future[T], value: T) -> None:
-    if not future.done():
-        future.set_result(value)
-
-
-def _retire(future: asyncio.Future[T]) -> None:
-    """End a future that nobody may wait for any more, without a warning about it."""
-    if not future.done():
-        future.cancel()
-    elif not future.cancelled():
-        future.exception()
+            retire(self._versions)

@@ -29,6 +29,10 @@ class VoiceStats:
         received: Per user and kind, frames delivered and dropped by the track.
         drops: Received frames that no track got, by reason.
         queues: Every bounded queue with its high-water mark.
+        join: Steps of the present session's join in order: ``socket`` (TCP, TLS, upgrade),
+            ``hello``, ``ready``, ``selection`` (op 1 goes out; after IP discovery where that is
+            needed), ``description``, ``path`` (media can flow); each with the seconds since the
+            voice server's address was known.
     """
 
     rtp: SessionStats | None = None
@@ -41,6 +45,7 @@ class VoiceStats:
     )
     drops: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     queues: tuple[QueueStats, ...] = ()
+    join: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def track_stats(

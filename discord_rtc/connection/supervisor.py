@@ -2,7 +2,8 @@
 
 Every session that ends is classified. A failure that another attempt cannot mend ends the
 connection at once with its typed error; any other is answered with a fresh join, at most
-`MAX_ATTEMPTS` times in a row. Being disconnected may be half of being moved: the other half,
+`MAX_ATTEMPTS` times in a row. A join that only changes the media path follows at once and does
+not count. Being disconnected may be half of being moved: the other half,
 a new assignment, comes over another socket and is waited for.
 """
 
@@ -18,6 +19,7 @@ from discord_rtc.errors import (
     ConnectError,
     ConnectionLost,
     NegotiationError,
+    NoRoute,
     SignalingTimeout,
 )
 from discord_rtc.protocol.opcodes import VoiceCloseCode
@@ -73,12 +75,17 @@ class Supervised(Protocol):
         """Whether the last session got as far as media."""
         ...
 
+    @property
+    def changing_path(self) -> bool:
+        """Whether the last session ended only to try another media path in the next one."""
+        ...
+
 
 def is_final(error: Exception) -> bool:
     """Whether no further attempt can help."""
     if isinstance(error, ConnectionLost):
         return error.close_code in FINAL_CLOSE_CODES
-    return isinstance(error, (NegotiationError, AuthenticationFailed)) or not isinstance(
+    return isinstance(error, (NegotiationError, AuthenticationFailed, NoRoute)) or not isinstance(
         error, ConnectError
     )
 
@@ -125,14 +132,18 @@ async def _rejoin(
         The assignment, and the failures in a row so far.
     """
     rng = random.Random()  # noqa: S311 - jitter, not a secret
+    changing = connection.changing_path
     while True:
-        failures += 1
-        retry = signaling.renewable and not is_final(error) and failures < MAX_ATTEMPTS
+        failures += not changing
+        tired = failures >= MAX_ATTEMPTS or is_final(error)
+        retry = signaling.renewable and (changing or not tired)
         connection.session_over(error, retry=retry)
         if not retry:
             raise error
         _LOG.warning("= voice session ended (%s), joining anew", error)
-        await asyncio.sleep(backoff(failures, rng))
+        if not changing:
+            await asyncio.sleep(backoff(failures, rng))
+        changing = False
         try:
             return await _assignment(signaling), failures
         except SignalingTimeout as timeout:

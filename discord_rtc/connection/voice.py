@@ -13,6 +13,7 @@ from discord_rtc.connection.stats import VoiceStats, track_stats
 from discord_rtc.errors import ConnectionLost, InvalidState, SignalingTimeout
 from discord_rtc.frames import MediaKind
 from discord_rtc.protocol.opcodes import SpeakingFlags
+from discord_rtc.transport.choice import TransportMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from discord_rtc.frames import Codec
     from discord_rtc.media.track import MediaTrack
     from discord_rtc.protocol.messages import BackendVersion
+    from discord_rtc.transport.base import NegotiatedMedia
 
 _LOG = logging.getLogger("discord_rtc.connection")
 
@@ -42,6 +44,7 @@ class VoiceConnection:
         signaling: Where voice servers come from.
         options: How to behave.
         clock: Source of ``now``.
+        memory: What is known of voice endpoints; its own by default.
         closed: Called once when the connection is over.
     """
 
@@ -51,13 +54,16 @@ class VoiceConnection:
         options: ConnectionOptions,
         clock: Clock,
         *,
+        memory: TransportMemory | None = None,
         closed: Callable[[VoiceConnection], None] | None = None,
     ) -> None:
         def over() -> None:
             if closed is not None:
                 closed(self)
 
-        self._call = Call(signaling, options, clock, closed=over)
+        self._call = Call(
+            signaling, options, clock, memory=memory or TransportMemory(), closed=over
+        )
 
     # State
 
@@ -88,11 +94,22 @@ class VoiceConnection:
         return None if session is None else session.protocol
 
     @property
+    def local_description(self) -> str | None:
+        """Our whole offer as SDP, for inspection; None without one. Holds the ICE password."""
+        media = self._media
+        return None if media is None else media.local_description
+
+    @property
+    def remote_description(self) -> str | None:
+        """The whole answer as SDP; as `local_description`."""
+        media = self._media
+        return None if media is None else media.remote_description
+
+    @property
     def codec(self) -> Codec | None:
         """The negotiated video codec, None while not connected or when there is none."""
-        session = self._call.session
-        link = session.link if session else None
-        return None if link is None else link.media.video_codec
+        media = self._media
+        return None if media is None else media.video_codec
 
     @property
     def e2ee(self) -> Literal["off", "pending", "active"]:
@@ -115,6 +132,7 @@ class VoiceConnection:
             published={k: item.counters for k, item in call.publisher.publications.items()},
             received=track_stats(call.people.users),
             drops=session.receiver.drops if session else {},
+            join=dict(session.steps) if session else {},
             queues=(*(rtp.queues if rtp else ()), *(session.queues() if session else ())),
         )
 
@@ -296,6 +314,12 @@ class VoiceConnection:
 
     def __repr__(self) -> str:
         return f"<VoiceConnection of user {self.id}: {self.state}, {len(self.users)} other users>"
+
+    @property
+    def _media(self) -> NegotiatedMedia | None:
+        session = self._call.session
+        link = session.link if session else None
+        return None if link is None else link.media
 
     def _ignored(self, action: str) -> bool:
         if self._call.invalidation is not None:

@@ -42,7 +42,11 @@ class Handler:
 
     def __init__(self) -> None:
         self.events: list[VoiceEvent] = []
+        self.opened = 0
         self.answer: Callable[[VoiceEvent], None] = lambda _: None
+
+    def socket_open(self) -> None:
+        self.opened += 1
 
     def voice_event(self, event: VoiceEvent) -> None:
         self.events.append(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -12,7 +13,9 @@ from discord_rtc.clock import ManualClock, SystemClock
 from discord_rtc.connection.link import MediaLink
 from discord_rtc.errors import NonceExhausted
 from discord_rtc.frames import Codec, EncodedFrame
-from discord_rtc.rtp.rtcp import BitrateEstimate, build_rtcp
+from discord_rtc.netem import Impairment, Netem
+from discord_rtc.rtp.packet import RtpPacket
+from discord_rtc.rtp.rtcp import BitrateEstimate, Nack, PictureLoss, build_rtcp, parse_rtcp
 from discord_rtc.rtp.session import SenderConfig
 from discord_rtc.transport.memory import memory_pair
 
@@ -90,6 +93,96 @@ async def test_keyframe_requests_reach_the_sender(ends: Ends) -> None:
     await ends.near.until(lambda: ends.near.keyframes_wanted == [1001])
 
 
+async def test_lost_packets_are_sent_again(media: NegotiatedMedia, sink: Sink) -> None:
+    near, far = memory_pair(a_to_b=Netem(Impairment(loss=0.1), seed=3))
+    clock = SystemClock()
+    link, far_link = MediaLink(near, media, sink, clock), MediaLink(far, media, sink, clock)
+    link.add_sender(replace(VIDEO, rtx_ssrc=1002, rtx_payload_type=106))
+    for number in range(30):
+        link.send_frame(1001, vp8(number, keyframe=number == 0, size=3000))
+        await asyncio.sleep(0.003)
+    link.send_frame(1001, vp8(30))
+    await sink.until(lambda: len(sink.frames) >= 30)
+    ticks = [frame.ticks for frame in sink.frames]
+    assert [tick - ticks[0] for tick in ticks[:30]] == [3000 * number for number in range(30)]
+    [inbound] = far_link.stats()[0].inbound
+    [outbound] = link.stats()[0].outbound
+    assert inbound.recovered >= inbound.cumulative_lost - 1 > 0
+    assert outbound.retransmitted >= inbound.recovered
+    for one in (link, far_link):
+        one.close()
+    for end in (near, far):
+        await end.aclose()
+
+
+@pytest.mark.parametrize("description", [None, "v=0"], ids=["aead", "srtp"])
+async def test_packets_are_repeated_as_they_were_only_where_that_is_safe(
+    media: NegotiatedMedia, sink: Sink, description: str | None
+) -> None:
+    media = replace(media, remote_description=description)
+    near, far = memory_pair()
+    link = MediaLink(near, media, sink, SystemClock())
+    link.add_sender(VIDEO)
+    link.send_frame(1001, vp8(0, keyframe=True))
+    [outbound] = link.stats()[0].outbound
+    assert outbound.last_sequence is not None
+    link.rtcp(Nack(9, 1001, (outbound.last_sequence,)).to_bytes(), SystemClock().now())
+    assert link.stats()[0].outbound[0].retransmitted == (description is None)
+    link.close()
+    for end in (near, far):
+        await end.aclose()
+
+
+async def test_nothing_is_asked_for_where_that_is_not_negotiated(
+    media: NegotiatedMedia, sink: Sink
+) -> None:
+    near, far = memory_pair()
+    media = replace(media, feedback=frozenset({"pli"}))
+    link = MediaLink(far, media, sink, SystemClock())
+    for number in (1, 30, 31):
+        packet = RtpPacket(105, number, 3000 * number, 1001, b"\x90\x80\x80\0\0", marker=True)
+        near.send_rtp(packet.to_bytes())
+    await sink.until(lambda: len(sink.frames) == 2)  # after the window, behind a whole frame
+    assert link.stats()[0].inbound[0].nacked == 0
+    link.close()
+    for end in (near, far):
+        await end.aclose()
+
+
+async def test_retransmissions_of_a_codec_that_was_not_agreed_on_are_no_trouble(
+    media: NegotiatedMedia, sink: Sink
+) -> None:
+    near, far = memory_pair()
+    media = replace(media, payload_types={Codec.OPUS: 120}, rtx_payload_types={Codec.VP8: 106})
+    link = MediaLink(far, media, sink, SystemClock())
+    link.rtp(RtpPacket(106, 1, 2, 3, b"\0\1media").to_bytes(), 0.0)
+    assert link.stats()[0].drops == {"unknown-payload-type": 1}
+    link.close()
+    for end in (near, far):
+        await end.aclose()
+
+
+async def test_who_only_receives_is_known_by_the_assigned_ssrc(
+    media: NegotiatedMedia, ends: Ends, eventually: Eventually
+) -> None:
+    packets: list[bytes] = []
+
+    class Tap:
+        def rtp(self, packet: bytes, now: float) -> None:
+            """Only RTCP counts here."""
+
+        def rtcp(self, packet: bytes, now: float) -> None:  # noqa: ARG002 - the protocol's shape
+            packets.append(packet)
+
+        def lost(self, error: Exception) -> None:
+            raise AssertionError(error)
+
+    ends.far_transport.deliver_to(Tap())
+    ends.far_transport.send_rtp(RtpPacket(105, 1, 0, 7, b"\x90\x80\x80\0\1", True).to_bytes())
+    await eventually(lambda: packets)
+    assert parse_rtcp(packets[0]) == (PictureLoss(media.audio_ssrc, 7),)
+
+
 async def test_bitrate_estimates_are_taken_without_any_effect_yet(
     ends: Ends, opus: Callable[[int], EncodedFrame]
 ) -> None:
@@ -144,6 +237,9 @@ class Exhausted:
 
     def __init__(self) -> None:
         self.asked = 0
+
+    async def prepare(self) -> None:
+        raise NotImplementedError
 
     async def open(self, ready: Ready, offer: MediaOffer) -> SelectProtocol:
         raise NotImplementedError

@@ -8,7 +8,11 @@ from discord_rtc.connection.options import ConnectionOptions, codec_offers
 from discord_rtc.errors import UsageError
 from discord_rtc.frames import Codec
 from discord_rtc.transport.base import DEFAULT_CODECS
+from discord_rtc.transport.ice_options import IceOptions, IceServer
 from discord_rtc.transport.memory import memory_pair
+
+RELAY_ONLY = IceOptions((IceServer("turn:turn.example", "ann", "hidden"),), relay_only=True)
+MODES = ("aead_aes256_gcm_rtpsize",)
 
 
 @pytest.mark.parametrize(
@@ -16,11 +20,13 @@ from discord_rtc.transport.memory import memory_pair
     [
         ({"dave": "required"}, "not built yet"),
         ({"dave": "preferred"}, "not built yet"),
-        ({"transport": "webrtc"}, "not built yet"),
         ({"transport": "pigeon"}, "not 'pigeon'"),
         ({"gateway_version": 3}, "4 to 9"),
         ({"gateway_version": 10}, "4 to 9"),
         ({"codecs": (Codec.AV1, Codec.H264)}, "not built in this version: AV1$"),
+        ({"transport": "udp", "ice": RELAY_ONLY}, "plain UDP would show"),
+        ({"modes": MODES, "ice": RELAY_ONLY}, "plain UDP would show"),
+        ({"transport": "webrtc", "modes": MODES}, "only plain UDP has"),
     ],
 )
 def test_choices_that_cannot_be_are_refused_where_they_are_made(
@@ -35,6 +41,9 @@ def test_what_is_built_is_accepted() -> None:
         ConnectionOptions(gateway_version=version)
     ConnectionOptions(transport="udp")
     ConnectionOptions(transport=lambda _: memory_pair()[0])
+    ConnectionOptions(ice=RELAY_ONLY)
+    ConnectionOptions(transport="webrtc", ice=RELAY_ONLY)
+    ConnectionOptions(modes=MODES)
 
 
 def test_without_a_choice_all_codecs_are_offered() -> None:

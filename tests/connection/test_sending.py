@@ -25,6 +25,7 @@ from discord_rtc.frames import OPUS_SILENCE, Codec, EncodedFrame, MediaKind
 from discord_rtc.media.encode import VideoEncoder, VideoSettings
 from discord_rtc.media.patterns import TestPattern, TestTone
 from discord_rtc.protocol.opcodes import SpeakingFlags
+from discord_rtc.rtp.rtcp import Nack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -352,6 +353,24 @@ async def test_pictures_are_announced_encoded_and_sent(ends: Ends, announced: An
     frames = ends.far.frames[:4]
     assert [frame.keyframe for frame in frames] == [True, False, False, False]
     assert [frame.ticks - frames[0].ticks for frame in frames] == [0, 3000, 6000, 9000]
+
+
+async def test_pictures_that_somebody_missed_are_sent_again_as_negotiated(
+    ends: Ends, announced: Announced, camera: Track, picture: Callable[..., av.VideoFrame]
+) -> None:
+    async with sending(video_of(camera), ends, announced):
+        camera.push(picture(0))
+        await ends.far.until(lambda: len(ends.far.frames) == 1)
+        [outbound] = ends.link.stats()[0].outbound
+        assert outbound.last_sequence is not None
+        nack = Nack(9, outbound.ssrc, (outbound.last_sequence,))
+        ends.far_transport.send_rtcp(nack.to_bytes())
+        camera.push(picture(1))
+        await ends.far.until(lambda: len(ends.far.frames) == 2)
+    assert ends.link.stats()[0].outbound[0].retransmitted == 1
+    # Nobody here had missed it, but it came as what it is.
+    [inbound] = ends.far_link.stats()[0].inbound
+    assert (inbound.rtx_duplicates, inbound.duplicates) == (1, 0)
 
 
 async def test_the_size_that_is_really_sent_is_announced(

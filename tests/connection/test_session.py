@@ -29,8 +29,11 @@ from discord_rtc.errors import (
     ConnectionLost,
     DaveUnavailable,
     DiscoveryTimeout,
+    IceFailed,
     MediaError,
     NoCommonMode,
+    NoRoute,
+    PathLost,
     SignalingTimeout,
     VideoNotGranted,
 )
@@ -73,6 +76,9 @@ class Owner:
     Attributes:
         refusal: Raised when video is asked for.
         granting: Video is granted once this is set.
+        failed_paths: Errors of media paths that did not come up.
+        lost_paths: Errors of media paths that died.
+        route: What a failed path is answered with; None to go on with its own error.
     """
 
     def __init__(self) -> None:
@@ -80,12 +86,22 @@ class Owner:
         self.live = asyncio.Event()
         self.ended: list[tuple[MediaKind, Exception | None]] = []
         self.refusal: Exception | None = None
+        self.failed_paths: list[Exception] = []
+        self.lost_paths: list[Exception] = []
+        self.route: NoRoute | None = None
         self.granting = asyncio.Event()
         self.granting.set()
         self.events = self.people.events.subscribe((Event,))
 
     def session_live(self) -> None:
         self.live.set()
+
+    def path_failed(self, error: Exception) -> Exception:
+        self.failed_paths.append(error)
+        return self.route or error
+
+    def path_lost(self, error: Exception) -> None:
+        self.lost_paths.append(error)
 
     async def allow(self, publication: Publication) -> None:
         await self.granting.wait()
@@ -371,6 +387,63 @@ async def test_a_lost_path_ends_the_session_with_its_reason(
         transport.lose(ConnectionLost(None, "the path is gone"))
         error = await running
     assert str(error) == "the path is gone"
+
+
+async def test_a_path_that_died_is_told_before_the_session_ends(
+    voice_double: StartDouble, owner: Owner
+) -> None:
+    transport, _ = memory_pair()
+    lost = PathLost("no consent for 30 s")
+    async with voice_double(stay_live) as double:
+        running = asyncio.ensure_future(until_over(double, owner, transport=transport))
+        await owner.live.wait()
+        transport.lose(lost)
+        assert await running is lost
+    assert owner.lost_paths == [lost]
+
+
+async def test_without_any_route_the_server_is_told(
+    voice_double: StartDouble, owner: Owner
+) -> None:
+    peers: list[Peer] = []
+
+    async def script(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.hello()
+        await peer.ready()
+        await peer.expect(32)
+
+    owner.route = NoRoute("nothing works")
+    timings = UdpTimings(discovery_schedule=(0.0,), discovery_deadline=0.05)
+    async with voice_double(script) as double:
+        error = await until_over(double, owner, transport=UdpTransport(timings=timings))
+    assert error is owner.route
+    assert isinstance(owner.failed_paths[0], DiscoveryTimeout)
+    assert (32, {}) in peers[0].received
+
+
+async def test_without_a_route_after_the_selection_the_server_is_told_too(
+    voice_double: StartDouble, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers: list[Peer] = []
+
+    async def deaf(_answer: object) -> None:
+        raise IceFailed("no answer to any check")
+
+    async def script(peer: Peer) -> None:
+        peers.append(peer)
+        await peer.hello()
+        await peer.ready()
+        await peer.description()
+        await peer.expect(32)
+
+    owner.route = NoRoute("nothing works")
+    transport, _ = memory_pair()
+    monkeypatch.setattr(transport, "accept", deaf)
+    async with voice_double(script) as double:
+        error = await until_over(double, owner, transport=transport)
+    assert error is owner.route
+    assert (32, {}) in peers[0].received
 
 
 async def test_a_transport_that_cannot_be_opened_ends_the_session(

@@ -23,10 +23,14 @@ from discord_rtc.errors import (
     ConnectionLost,
     DaveUnavailable,
     DiscoveryTimeout,
+    IceFailed,
     InvalidState,
     MalformedMessage,
+    MalformedSdp,
     NoCommonMode,
     NonceExhausted,
+    NoRoute,
+    PathLost,
     SignalingTimeout,
 )
 from discord_rtc.protocol.voice import VoiceCredentials
@@ -88,12 +92,17 @@ class Signaling:
 
 
 class Connection:
-    """Plays scripted sessions: each is an error, optionally after being live, or goes on."""
+    """Plays scripted sessions: each is an error, optionally after being live, or goes on.
+
+    Attributes:
+        changes: How many of the next sessions end only to try another path.
+    """
 
     def __init__(self, *script: Exception | None, live: bool = False) -> None:
         self.script = list(script)
         self.live = live
-        self.was_live = False
+        self.changes = 0
+        self.was_live = self.changing_path = False
         self.tried: list[str] = []
         self.over: list[tuple[str, bool]] = []
         self.running = asyncio.Event()
@@ -102,6 +111,8 @@ class Connection:
     async def run_session(self, credentials: VoiceCredentials) -> None:
         self.tried.append(credentials.endpoint)
         self.was_live = self.live
+        self.changing_path = self.changes > 0
+        self.changes -= 1
         error = self.script.pop(0) if self.script else None
         try:
             if error is None:
@@ -146,6 +157,8 @@ def lost(code: int | None = None) -> ConnectionLost:
         (ConnectError("x"), False),
         (SignalingTimeout("x"), False),
         (DiscoveryTimeout("x"), False),
+        (PathLost("x"), False),
+        (NoRoute("x"), True),
         (AuthenticationFailed("x"), True),
         (DaveUnavailable("x"), True),
         (NoCommonMode("x"), True),
@@ -190,6 +203,43 @@ async def test_a_final_failure_ends_it_at_once() -> None:
         await supervise(connection, signaling)
     assert signaling.joins == 1
     assert connection.over == [("nothing in common", False)]
+
+
+async def test_changing_the_path_is_no_failure_and_does_not_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[int] = []
+
+    def note(failures: int, _rng: object) -> float:
+        waited.append(failures)
+        return 0.0
+
+    monkeypatch.setattr(module, "backoff", note)
+    connection = Connection(
+        IceFailed("filtered"), IceFailed("filtered"), ConnectError("refused"), NoRoute("nothing")
+    )
+    connection.changes = 2
+    with pytest.raises(NoRoute):
+        await supervise(connection, Signaling())
+    assert len(connection.tried) == 4
+    assert waited == [1]
+
+
+async def test_even_a_final_error_may_be_followed_by_another_path() -> None:
+    connection = Connection(MalformedSdp("no a=ice-pwd"), lost(4014))
+    connection.changes = 1
+    with pytest.raises(ConnectionLost):
+        await supervise(connection, Signaling())
+    assert len(connection.tried) == 2
+
+
+async def test_a_path_is_not_changed_where_there_is_no_second_session() -> None:
+    connection = Connection(IceFailed("filtered"))
+    connection.changes = 1
+    signaling = Signaling()
+    signaling.renewable = False
+    with pytest.raises(IceFailed):
+        await supervise(connection, signaling)
 
 
 async def test_attempts_are_limited() -> None:

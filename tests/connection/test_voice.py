@@ -395,6 +395,24 @@ async def test_closing_that_is_cancelled_closes_all_the_same(
         await eventually(lambda: it.voice.state == "closed")
 
 
+async def test_closing_hears_the_gateways_word_even_if_the_session_ends_before_it(
+    rig: StartRig, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signaling_module, "LEAVE_TIMEOUT", 5)
+    async with rig() as it:
+        await it.voice.connect(20)
+        it.port.answer = None  # the gateway takes its time
+        closing = asyncio.ensure_future(it.voice.aclose())
+        await eventually(lambda: it.port.sent[-1]["channel_id"] is None)
+        await it.double.peers[0].close(4015)
+        await eventually(lambda: it.voice.transport is None)
+        await asyncio.sleep(0.02)  # for whatever the end of the session sets off
+        it.port.state(None)
+        async with asyncio.timeout(1):
+            await closing
+        assert it.voice.invalidation == Invalidated("normal", None)
+
+
 async def test_closing_does_not_wait_for_a_gateway_that_hangs(
     rig: StartRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
