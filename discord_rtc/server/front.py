@@ -1,19 +1,18 @@
 """The TCP port of the local server: websockets of both gateways, and plain HTTP.
 
 The main gateway is at ``/gateway`` (and at any path with an ``encoding`` in its query, which
-is how client libraries ask for it), the voice gateway at every other path.
+is how client libraries ask for it), the voice gateway at every other path. What is no
+websocket is answered by `discord_rtc.server.web`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import socket
 from contextlib import suppress
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -22,6 +21,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Response
 
 from discord_rtc.errors import InvalidState, UsageError
+from discord_rtc.server import web
 from discord_rtc.server.websocket import Link
 
 if TYPE_CHECKING:
@@ -104,6 +104,11 @@ class Front:
         scheme = "ws" if self._ssl_context is None else "wss"
         return f"{scheme}://{self.endpoint(connection)}/gateway"
 
+    def page_url(self) -> str:
+        """Where the web page is, as reached from here."""
+        scheme = "http" if self._ssl_context is None else "https"
+        return f"{scheme}://{self.endpoint()}/"
+
     async def bind(self) -> None:
         """Take the port, without accepting anybody yet.
 
@@ -125,7 +130,7 @@ class Front:
                 port,
                 ssl=self._ssl_context,
                 ssl_handshake_timeout=None if self._ssl_context is None else _PEER_TIMEOUT,
-                process_request=answer_http,
+                process_request=self._answer_http,
                 # Frames are small and the machine is near: compression costs more than it saves.
                 compression=None,
                 open_timeout=_PEER_TIMEOUT,
@@ -174,6 +179,22 @@ class Front:
         finally:
             self._links.discard(link)
 
+    def _answer_http(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return None
+        assert self._gateways is not None
+        hub, voice = self._gateways
+        answer = web.answer(
+            # Older versions of websockets parse nothing but GET, and do not say so.
+            getattr(request, "method", "GET"),
+            request.path.partition("?")[0],
+            endpoint=self.endpoint(connection),
+            rooms=lambda: web.rooms_json(voice.rooms.values(), hub.name_of),
+        )
+        return Response(
+            answer.status.value, answer.status.phrase, Headers(answer.headers), answer.body
+        )
+
     async def _run(self, link: Link, connection: ServerConnection) -> None:
         assert connection.request is not None
         assert self._gateways is not None
@@ -195,17 +216,3 @@ def _version(query: Mapping[str, list[str]]) -> int | None:
     values = query.get("v", [])
     digits = values[-1] if values else ""
     return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) < 4 else None
-
-
-def answer_http(_connection: ServerConnection, request: Request) -> Response | None:
-    """Answer what is no websocket. This is where REST routes would be looked up."""
-    if request.headers.get("Upgrade", "").lower() == "websocket":
-        return None
-    status = HTTPStatus.NOT_FOUND
-    body = json.dumps({"message": f"{status.value}: {status.phrase}", "code": 0}).encode()
-    headers = Headers()
-    # Exactly this: discord.py does not parse JSON of a type with a charset.
-    headers["Content-Type"] = "application/json"
-    headers["Content-Length"] = str(len(body))
-    headers["Connection"] = "close"
-    return Response(status.value, status.phrase, headers, body)

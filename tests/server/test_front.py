@@ -9,6 +9,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from discord_rtc.lab import Lab
 from discord_rtc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -53,17 +54,44 @@ async def test_the_path_says_which_gateway_is_meant(path: str, opcode: int) -> N
         assert await hello(f"ws://{server.voice_endpoint}{path}") == opcode
 
 
+async def http(server: LocalServer, request: str) -> tuple[bytes, dict[str, str], bytes]:
+    """Status line, headers and body of an answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    writer.write(f"{request} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+    async with asyncio.timeout(3):
+        answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    return status.encode(), dict(line.split(": ", 1) for line in lines), body
+
+
 async def test_plain_http_gets_a_json_404() -> None:
     async with LocalServer() as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
-        writer.write(b"GET /api/v10/gateway HTTP/1.1\r\nHost: here\r\n\r\n")
-        async with asyncio.timeout(3):
-            answer = await reader.read()
-        writer.close()
-        head, _, body = answer.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 404 ")
-        assert b"Content-Type: application/json\r\n" in head + b"\r\n"
+        status, headers, body = await http(server, "GET /api/v10/gateway")
+        assert status.startswith(b"HTTP/1.1 404 ")
+        assert headers["Content-Type"] == "application/json"
         assert json.loads(body) == {"message": "404: Not Found", "code": 0}
+
+
+async def test_the_page_is_served_beside_the_gateways() -> None:
+    async with LocalServer() as server:
+        assert server.page_url == f"http://{server.voice_endpoint}/"
+        status, headers, body = await http(server, "GET /?auto=1")
+        assert status.startswith(b"HTTP/1.1 200 ")
+        assert f"ws://{server.voice_endpoint} " in headers["Content-Security-Policy"]
+        assert body.startswith(b"<!doctype html>")
+        assert len(body) == int(headers["Content-Length"])
+        assert await hello(f"ws://{server.voice_endpoint}/?v=8") == 8
+
+
+async def test_rooms_are_told_as_they_are_now() -> None:
+    async with Lab() as lab:
+        await lab.users(ann="udp", bob="udp")
+        _, _, body = await http(lab.server, "GET /rooms.json")
+        assert [
+            (user["name"], user["transport"]) for user in json.loads(body)["rooms"][0]["users"]
+        ] == [("ann", "udp"), ("bob", "udp")]
 
 
 async def test_what_is_no_http_is_dropped() -> None:
