@@ -6,7 +6,7 @@ Spec: userdoccers, "Voice Connections": ops 5, 11, 12, 13, 15, 18 and 20.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from discord_rtc.protocol.messages import (
@@ -20,12 +20,12 @@ from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA, LegMedia
 from discord_rtc.server.sfu import Room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from discord_rtc.protocol.messages import CodecInfo, MediaSinkWants, ServerMessage, Video
-    from discord_rtc.server.legs import UdpLeg
+    from discord_rtc.protocol.messages import MediaSinkWants, ServerMessage, Video
     from discord_rtc.server.media_socket import MediaSocket
     from discord_rtc.server.session import VoiceServerSession
+    from discord_rtc.server.socket_leg import SocketLeg, TransportName
     from discord_rtc.server.world import RoomKey, VoiceState
 
 
@@ -38,12 +38,14 @@ class RoomInfo:
         channel_id: The channel.
         user_ids: Who is connected for voice, in the order of joining.
         video_user_ids: Who of them shows video.
+        transports: How each one's media travels, by user id.
     """
 
     guild_id: int | None
     channel_id: int
     user_ids: tuple[int, ...]
     video_user_ids: tuple[int, ...]
+    transports: Mapping[int, TransportName] = field(default_factory=dict)
 
 
 @dataclass(eq=False, slots=True)
@@ -55,14 +57,16 @@ class Occupant:
         session: The machine of its websocket.
         leg: Its media path.
         wake: Called when the machine got something to send.
+        media: What it negotiated, from Session Description on.
         speaking: Last flags of op 5, None before the first.
         video: Last op 12 as others see it, None before the first.
     """
 
     state: VoiceState
     session: VoiceServerSession
-    leg: UdpLeg
+    leg: SocketLeg
     wake: Callable[[], None]
+    media: LegMedia = DEFAULT_LEG_MEDIA
     speaking: int | None = None
     video: Video | None = None
 
@@ -94,25 +98,19 @@ class Occupant:
         return named & {self.leg.ssrcs.audio, *(ssrc for ssrc, _ in self.leg.ssrcs.video)}
 
 
-def leg_media(codecs: Sequence[CodecInfo]) -> LegMedia:
-    """Payload types of a client by codec; the usual ones when it lists none."""
-    if not codecs:
-        return DEFAULT_LEG_MEDIA
-    return LegMedia({codec.name: (codec.payload_type, codec.rtx_payload_type) for codec in codecs})
-
-
 class Channel:
     """One voice channel while somebody is in it.
 
     Args:
         key: Guild and channel.
         media: Carries the media of its room.
+        max_video_bps: See `Room`.
     """
 
-    def __init__(self, key: RoomKey, media: MediaSocket) -> None:
+    def __init__(self, key: RoomKey, media: MediaSocket, max_video_bps: int) -> None:
         self.key = key
         self._media = media
-        self._room = Room()
+        self._room = Room(max_video_bps=max_video_bps)
         self._occupants: dict[int, Occupant] = {}
         media.add_room(self._room)
 
@@ -126,16 +124,15 @@ class Channel:
             for occupant in self._occupants.values()
             if occupant.video is not None and occupant.video.streams
         ]
-        return RoomInfo(*self.key, tuple(self._occupants), tuple(showing))
+        transports = {user_id: one.leg.transport for user_id, one in self._occupants.items()}
+        return RoomInfo(*self.key, tuple(self._occupants), tuple(showing), transports)
 
-    def join(self, newcomer: Occupant, codecs: Sequence[CodecInfo]) -> None:
+    def join(self, newcomer: Occupant) -> None:
         """Somebody got the Session Description: media flows, and everybody is told."""
         leg, deaf = newcomer.leg, newcomer.state.self_deaf
         self._occupants[newcomer.user_id] = newcomer
         leg.deliver_to(self._room)
-        self._media.run(
-            lambda now: self._room.add(leg, leg.ssrcs, leg_media(codecs), now, deaf=deaf)
-        )
+        self._media.run(lambda now: self._room.add(leg, leg.ssrcs, newcomer.media, now, deaf=deaf))
         # Like on Discord the list holds everybody, the newcomer too.
         newcomer.send(ClientsConnect(tuple(self._occupants)))
         self._tell_others(newcomer, ClientsConnect((newcomer.user_id,)))
@@ -174,10 +171,11 @@ class Channel:
         leg_id = occupant.leg.leg_id
         self._media.run(lambda now: self._room.set_wants(leg_id, wants.ssrcs, wants.any, now))
 
-    def set_codecs(self, occupant: Occupant, codecs: Sequence[CodecInfo]) -> None:
+    def set_media(self, occupant: Occupant, media: LegMedia) -> None:
         """Somebody sent op 14."""
+        occupant.media = media
         leg_id = occupant.leg.leg_id
-        self._media.run(lambda now: self._room.set_media(leg_id, leg_media(codecs), now))
+        self._media.run(lambda now: self._room.set_media(leg_id, media, now))
 
     def set_state(self, occupant: Occupant, state: VoiceState) -> None:
         """Somebody's mute, deafness or flags changed. No audio is sent to the deafened."""

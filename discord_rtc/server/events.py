@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         SessionDescription,
         Video,
     )
+    from discord_rtc.server.negotiation import WebRtcTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +28,40 @@ class Identified:
 
 @dataclass(frozen=True, slots=True)
 class ProtocolSelected:
-    """A transport was chosen, and Session Description was sent."""
+    """A transport was chosen, and Session Description was sent.
+
+    Attributes:
+        select: What the client said.
+        description: What it was answered.
+        codecs: The client's, wherever it listed them.
+        webrtc: What was agreed on for a WebRTC path; None for plain datagrams.
+    """
 
     select: SelectProtocol
     description: SessionDescription
+    codecs: tuple[CodecInfo, ...]
+    webrtc: WebRtcTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SpeakingSet:
-    """The client announced its audio (op 5), with its own SSRC."""
+    """The client announced its audio (op 5).
+
+    Attributes:
+        speaking: The flags.
+        ssrc: That of Ready or 0; whatever it likes from a WebRTC client.
+    """
 
     speaking: int
+    ssrc: int
 
 
 @dataclass(frozen=True, slots=True)
 class VideoSet:
-    """The client announced or withdrew its video (op 12), with its own SSRCs."""
+    """The client announced or withdrew its video (op 12).
+
+    Its SSRCs are those of Ready or 0; whatever it likes from a WebRTC client.
+    """
 
     video: Video
 
@@ -62,6 +81,11 @@ class CodecsSet:
 
 
 @dataclass(frozen=True, slots=True)
+class NoRouteTold:
+    """The client found no media path (op 32), and will probably close."""
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The session is over, for either side's reasons. Nothing follows."""
 
@@ -70,5 +94,12 @@ class Closed:
 
 
 VoiceServerEvent: TypeAlias = (
-    Identified | ProtocolSelected | SpeakingSet | VideoSet | WantsSet | CodecsSet | Closed
+    Identified
+    | ProtocolSelected
+    | SpeakingSet
+    | VideoSet
+    | WantsSet
+    | CodecsSet
+    | NoRouteTold
+    | Closed
 )

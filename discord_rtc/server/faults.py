@@ -7,11 +7,12 @@ sessions that exist and for later ones::
     faults.loss(0.05, seed=7)                                  # everybody, both directions
     faults.impair(user_id, down=Impairment(delay=0.2), seed=7)  # one user, from the server
     faults.padding(0.1)                                        # legal RTP that trips receivers
+    faults.block("stun", "dtls")                                # as a firewall does
     faults.clear()
 
-What a user has no rule of its own for follows the rule for everybody. Two sessions of one user,
-or two users, draw different random numbers, but always the same ones for the same seed.
-Datagrams that are under way when the rule of their direction changes are lost and counted.
+What a user has no rule of its own for follows the rule for everybody; blocks add up. Two sessions
+of one user, or two users, draw different random numbers, but always the same ones for the same
+seed. Datagrams that are under way when the rule of their direction changes are lost and counted.
 """
 
 from __future__ import annotations
@@ -19,16 +20,34 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from discord_rtc.errors import UsageError
 from discord_rtc.netem import Impairment, Netem
 from discord_rtc.server.distortion import Distortion, Padding, check_probability
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Address: TypeAlias = tuple[str, int]
 Direction: TypeAlias = Literal["up", "down"]
+
+Blockable: TypeAlias = Literal["stun", "dtls", "discovery", "media", "ping"]
+"""Kinds of datagrams that can be blocked: connectivity checks, DTLS, IP discovery, RTP with RTCP,
+and UDP pings."""
+
+_BLOCKABLE: frozenset[Blockable] = frozenset(get_args(Blockable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Datagrams that vanish."""
+
+    kinds: frozenset[Blockable]
+    allow: Callable[[Address], bool] | None
+
+    def stops(self, kind: Blockable, address: Address) -> bool:
+        return kind in self.kinds and not (self.allow is not None and self.allow(address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +58,16 @@ class _Rules:
     down: tuple[Impairment, int] | None = None
     padding: tuple[Padding, int] | None = None
     headers: tuple[float, int] | None = None
+    blocks: tuple[_Block, ...] = ()
 
     def over(self, base: _Rules) -> _Rules:
-        """These rules, and those of ``base`` where there are none."""
+        """These rules, and those of ``base`` where there are none; the blocks of both."""
         return _Rules(
             self.up or base.up,
             self.down or base.down,
             self.padding or base.padding,
             self.headers or base.headers,
+            self.blocks + base.blocks,
         )
 
 
@@ -110,17 +131,29 @@ class LegFaults:
         up: Path from the user to the server; None for a perfect one.
         down: Path from the server to the user; None for a perfect one.
         distortion: What is done to RTP packets before protection, or None.
+        blocking: Whether any datagrams are blocked, so that `blocks` has to be asked.
     """
 
-    __slots__ = ("_rules", "_salt", "distortion", "down", "up", "user_id")
+    __slots__ = ("_blocked", "_rules", "_salt", "blocking", "distortion", "down", "up", "user_id")
 
     def __init__(self, user_id: int, salt: int = 0) -> None:
         self.user_id = user_id
         self.up: ImpairedPath | None = None
         self.down: ImpairedPath | None = None
         self.distortion: Distortion | None = None
+        self.blocking = False
         self._salt = salt
         self._rules = _Rules()
+        self._blocked: Counter[str] = Counter()
+
+    def blocks(self, kind: Blockable, address: Address) -> bool:
+        """Whether a datagram vanishes, which is then counted.
+
+        Args:
+            kind: What it is.
+            address: Where it comes from, or where it goes to.
+        """
+        return _stopped(self._rules.blocks, kind, address, self._blocked)
 
     def follow(self, rules: _Rules) -> Counter[str]:
         """Change to other rules.
@@ -136,12 +169,13 @@ class LegFaults:
             ended += _retire("down", self.down)
             self.down = self._path("down", rules.down)
         self._distort(rules)
+        self.blocking = bool(rules.blocks)
         self._rules = rules
         return ended
 
     def counters(self) -> Counter[str]:
-        """What the current paths have counted, as ``up-lost`` and so on."""
-        return _named("up", self.up) + _named("down", self.down)
+        """What the current paths have counted, as ``up-lost`` and so on, and what was blocked."""
+        return _named("up", self.up) + _named("down", self.down) + self._blocked
 
     def next_timeout(self) -> float | None:
         """When a datagram arrives on either path."""
@@ -168,6 +202,15 @@ class LegFaults:
         return zlib.crc32(f"{seed}/{self.user_id}/{self._salt}/{purpose}".encode())
 
 
+def _stopped(
+    blocks: tuple[_Block, ...], kind: Blockable, address: Address, counters: Counter[str]
+) -> bool:
+    stopped = any(block.stops(kind, address) for block in blocks)
+    if stopped:
+        counters[f"blocked-{kind}"] += 1
+    return stopped
+
+
 def _named(direction: Direction, path: ImpairedPath | None) -> Counter[str]:
     counted = Counter[str]() if path is None else path.counters()
     return Counter({f"{direction}-{name}": count for name, count in counted.items() if count})
@@ -191,6 +234,7 @@ class Faults:
         self.impairing = False
         self._rules: dict[int | None, _Rules] = {None: _Rules()}
         self._legs: list[LegFaults] = []
+        self._impaired: list[LegFaults] = []
         self._sessions: Counter[int] = Counter()  # by user
         self._ended: Counter[str] = Counter()
 
@@ -261,6 +305,30 @@ class Faults:
         check_probability(probability)
         self._add(user_id, _Rules(headers=(probability, seed)))
 
+    def block(
+        self,
+        *kinds: Blockable,
+        user_id: int | None = None,
+        allow: Callable[[Address], bool] | None = None,
+    ) -> None:
+        """Let datagrams vanish in both directions, as a firewall on the way does.
+
+        Args:
+            kinds: What vanishes; without any, everything does. Each call adds to those before.
+            user_id: Whose; None for everybody, and for datagrams that are nobody's.
+            allow: Says which addresses of users are let through all the same, e.g. that of a
+                TURN relay.
+
+        Raises:
+            UsageError: There is no such kind.
+        """
+        unknown = set(kinds) - _BLOCKABLE
+        if unknown:
+            known = ", ".join(sorted(_BLOCKABLE))
+            raise UsageError(f"{', '.join(sorted(unknown))} cannot be blocked; {known} can")
+        blocked = frozenset(kinds) or _BLOCKABLE
+        self._add(user_id, _Rules(blocks=(_Block(blocked, allow),)))
+
     def clear(self, user_id: int | None = None) -> None:
         """Drop the rules of one user, or with None all rules there are."""
         if user_id is None:
@@ -271,7 +339,7 @@ class Faults:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """What happened to datagrams so far, e.g. ``up-lost``, ``down-reordered``."""
+        """What happened to datagrams so far, e.g. ``up-lost``, ``blocked-stun``."""
         return sum((leg.counters() for leg in self._legs), self._ended)
 
     def attach(self, user_id: int) -> LegFaults:
@@ -280,12 +348,24 @@ class Faults:
         self._sessions[user_id] += 1
         leg.follow(self._rules_of(user_id))
         self._legs.append(leg)
+        self._find_impaired()
         return leg
 
     def detach(self, leg: LegFaults) -> None:
         """End a session that was begun with `attach`. For the server's use."""
         self._legs.remove(leg)
-        self._ended += leg.follow(_Rules())
+        ended = leg.follow(_Rules())
+        self._ended += ended + leg.counters()
+        self._find_impaired()
+
+    def blocks(self, kind: Blockable, source: Address) -> bool:
+        """Whether a datagram that is nobody's vanishes, which is then counted."""
+        return _stopped(self._rules[None].blocks, kind, source, self._ended)
+
+    def next_timeout(self) -> float | None:
+        """When a datagram arrives on any impaired path."""
+        due = [leg.next_timeout() for leg in self._impaired]
+        return min((at for at in due if at is not None), default=None)
 
     def _add(self, user_id: int | None, rules: _Rules) -> None:
         self._rules[user_id] = rules.over(self._rules.get(user_id, _Rules()))
@@ -298,3 +378,7 @@ class Faults:
         self.impairing = any(rules.up or rules.down for rules in self._rules.values())
         for leg in self._legs:
             self._ended += leg.follow(self._rules_of(leg.user_id))
+        self._find_impaired()
+
+    def _find_impaired(self) -> None:
+        self._impaired = [leg for leg in self._legs if leg.up or leg.down]

@@ -39,6 +39,9 @@ _HIGHEST_OPCODE = 43
 _SERVER_OPCODES = frozenset({0, 7, 9, 10, 11})
 """Opcodes that only the server may send."""
 
+_NAME_LIMIT = 32
+"""Characters of a user's name (Discord docs, "Usernames and Nicknames")."""
+
 MAX_UNREAD = 2048
 """Messages waiting for a client that does not read."""
 
@@ -60,9 +63,15 @@ class GatewayConfig:
 
 @dataclass(frozen=True, slots=True)
 class LoggedIn:
-    """The client identified; READY has to be dispatched."""
+    """The client identified; READY has to be dispatched.
+
+    Attributes:
+        name: What the user wants to be called. Discord knows the name of an account; here it
+            may come as ``name`` among the connection properties, which is an addition of ours.
+    """
 
     user_id: int
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +259,15 @@ class GatewayServerSession:
             self.close(_AUTHENTICATION_FAILED, "authentication failed")
             return
         self._beat(now)
-        self._events.append(LoggedIn(self._user_id))
+        properties = fields.get("properties", Fields, None)
+        name = "" if properties is None else properties.get("name", text, "")
+        self._events.append(LoggedIn(self._user_id, _tidy(name)))
+
+
+def _tidy(name: str) -> str | None:
+    """A name on one line, not longer than Discord's; None when nothing of it is left."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in name)
+    return " ".join(printable.split())[:_NAME_LIMIT] or None
 
 
 def _parse_voice_request(fields: Fields) -> VoiceRequest:

@@ -111,11 +111,15 @@ class GatewayHub:
     @property
     def users(self) -> Mapping[int, str]:
         """Name of every user who is logged in, by id."""
-        return {user_id: self._name(user_id) for user_id in self._peers.values()}
+        return {user_id: self.name_of(user_id) for user_id in self._peers.values()}
 
     def set_name(self, user_id: int, name: str) -> None:
         """Call a user something better than ``user-<id>``, from the next message on."""
         self._names[user_id] = name
+
+    def name_of(self, user_id: int) -> str:
+        """What a user is called; ``user-<id>`` unless somebody said better."""
+        return self._names.get(user_id, f"user-{user_id}")
 
     def connect(
         self, url: str, endpoint: str, wake: Callable[[], None], *, compress: bool
@@ -157,7 +161,7 @@ class GatewayHub:
             self._voice.end(change.revoked, VoiceCloseCode.DISCONNECTED, "disconnected")
         if self._server_update_first:
             self._assign(change.issued)
-        data = voice_state_object(state, self._name(state.user_id))
+        data = voice_state_object(state, self.name_of(state.user_id))
         for peer in self._peers_of(self._world.audience(change)):
             peer.dispatch("VOICE_STATE_UPDATE", data)
         if not self._server_update_first:
@@ -168,6 +172,8 @@ class GatewayHub:
     def _handle(self, peer: GatewayPeer, event: GatewayServerEvent) -> None:
         _LOG.debug("= gateway of %s: %r", peer.session.user_id, event)
         if isinstance(event, LoggedIn):
+            if event.name is not None:
+                self.set_name(event.user_id, event.name)
             self._log_in(peer, event.user_id)
         elif isinstance(event, VoiceRequested):
             session_id = peer.session.session_id
@@ -180,7 +186,7 @@ class GatewayHub:
 
     def _log_in(self, peer: GatewayPeer, user_id: int) -> None:
         self._peers[peer] = user_id
-        user = user_object(user_id, self._name(user_id))
+        user = user_object(user_id, self.name_of(user_id))
         guilds = self._world.guilds_of(user_id)
         peer.dispatch(
             "READY",
@@ -231,8 +237,5 @@ class GatewayHub:
         return [peer for peer, user_id in self._peers.items() if user_id in wanted]
 
     def _guild_object(self, guild: Guild) -> dict[str, object]:
-        names = {user_id: self._name(user_id) for user_id in guild.members}
+        names = {user_id: self.name_of(user_id) for user_id in guild.members}
         return guild_object(guild, names, self._world.states_in(guild.guild_id))
-
-    def _name(self, user_id: int) -> str:
-        return self._names.get(user_id, f"user-{user_id}")

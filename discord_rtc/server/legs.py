@@ -1,250 +1,54 @@
-"""The users' media paths on the server's one UDP socket, told apart and unprotected. Sans-I/O.
+"""The users' media paths on the server's one UDP socket, told apart. Sans-I/O.
 
-Spec: userdoccers, "Voice Connections" (IP discovery, UDP ping, transport encryption), RFC 7983.
+Spec: RFC 7983; userdoccers, "Voice Connections" (IP discovery, UDP ping, transport encryption).
 
-A `Demultiplexer` takes every datagram of the socket. RTP and RTCP go to a `UdpLeg`, which
-unprotects them and hands plain packets to its room; in the other direction the room sends plain
-packets through the leg. IP discovery and pings are answered.
+A `Demultiplexer` takes every datagram of the socket. RTP and RTCP go to a leg, which unprotects
+them and hands plain packets to its room; in the other direction the room sends plain packets
+through the leg. Connectivity checks, DTLS, IP discovery and pings are answered. A session has an
+`UdpLeg` from Ready on; when it selects WebRTC, a `WebRtcLeg` takes its place.
 
 Whose datagram is it, and where does a user's media go? An address proves nothing (it can be
-forged), and an SSRC neither (it can be guessed). So:
+forged), and neither does an SSRC or a user name fragment (they can be guessed). So:
 
-* The leg of the source address is tried first, then the leg of the clear SSRC; what neither can
-  unprotect is counted.
-* A datagram that authenticates and is not a replay *settles* the leg's address, and later ones
-  move it: NATs rebind. So does an address that the client names on its (TLS) websocket, if IP
-  discovery was asked from there. It is not enough to name one: nobody may point media elsewhere.
-* IP discovery, which anybody can send, sets the address only until it is settled.
+* A check is taken to the leg that it names, and only an authentic one makes its source an address
+  of that leg. DTLS and SRTP count from such addresses alone.
+* For all other media the leg of the source address is tried first, then the leg of the clear
+  SSRC, then those that asked for IP discovery there: who only receives reports in the name of
+  SSRC 1. What nobody can unprotect is counted.
+* A plain datagram that authenticates and is not a replay *settles* its leg's address, and later
+  ones move it: NATs rebind. So does an address that the client names on its (TLS) websocket, if
+  IP discovery was asked from there. It is not enough to name one: nobody may point media elsewhere.
+* IP discovery, which anybody can send, sets the address only until it is settled. It is answered
+  all the time, also to WebRTC clients, which may use it to find out whether UDP works at all.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from discord_rtc.crypto.modes import create_cipher
 from discord_rtc.errors import MalformedPacket, NonceExhausted, RejectedPacket
-from discord_rtc.protocol.discovery import (
-    build_pong,
-    build_response,
-    is_discovery,
-    parse_ping,
-    parse_request,
-)
-from discord_rtc.rtp.packet import is_rtcp
-from discord_rtc.server.faults import Address, Faults
+from discord_rtc.ice.credentials import IceCredentials
+from discord_rtc.ice.stun import build_error, parse_stun, requested_ufrag
+from discord_rtc.protocol.discovery import build_pong, build_response, parse_ping, parse_request
+from discord_rtc.server.datagrams import BLOCKABLE, DatagramKind, classify, clear_ssrc
+from discord_rtc.server.faults import Faults
+from discord_rtc.server.ratelimit import MessageRate
+from discord_rtc.server.socket_leg import LegSetup, SocketLeg
+from discord_rtc.server.udp_leg import UdpLeg
+from discord_rtc.server.webrtc_leg import WebRtcLeg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from discord_rtc.crypto.cipher import TransportCipher
-    from discord_rtc.server.faults import LegFaults
-    from discord_rtc.server.sfu import LegSsrcs
+    from discord_rtc.crypto.certificate import Certificate
+    from discord_rtc.errors import RtcError
+    from discord_rtc.server.faults import Address
+    from discord_rtc.server.leg_media import LegSsrcs
+    from discord_rtc.server.negotiation import WebRtcTerms
 
-MAX_DISCOVERED = 8
-"""Addresses remembered per leg from IP discovery, the first ones; sockets a client may try."""
-
-_MINIMUM_RTCP = 8 + 16  # clear header and tag; the 4 bytes of a nonce are not in every mode
-_MINIMUM_RTP = 12 + 16  # likewise; also keeps out keepalives that count up to 0x80...
-
-
-class DatagramKind(Enum):
-    """What a datagram is, judged from outside."""
-
-    RTP = auto()
-    RTCP = auto()
-    DISCOVERY = auto()
-    PING = auto()
-    KEEPALIVE = auto()
-    """Or garbage: nobody answers either."""
-
-
-def classify(datagram: bytes) -> DatagramKind:
-    """Tell what a datagram is.
-
-    Spec:
-        RFC 7983 section 7: 128 to 191 in the first byte is RTP or RTCP. RFC 5761 section 4.
-    """
-    if datagram and datagram[0] >> 6 == 2:
-        if is_rtcp(datagram):
-            return DatagramKind.RTCP if len(datagram) >= _MINIMUM_RTCP else DatagramKind.KEEPALIVE
-        return DatagramKind.RTP if len(datagram) >= _MINIMUM_RTP else DatagramKind.KEEPALIVE
-    if is_discovery(datagram):
-        return DatagramKind.DISCOVERY
-    if parse_ping(datagram) is not None:
-        return DatagramKind.PING
-    return DatagramKind.KEEPALIVE
-
-
-class PacketSink(Protocol):
-    """Where legs deliver: a room."""
-
-    def receive_rtp(self, leg_id: int, packet: bytes, now: float) -> None:
-        """One plain RTP packet of that leg, authenticated and not seen before."""
-        ...
-
-    def receive_rtcp(self, leg_id: int, packet: bytes, now: float) -> None:
-        """One plain compound RTCP packet of that leg."""
-        ...
-
-
-class UdpLeg:
-    """One session's media path. Made by `Demultiplexer.add_leg`.
-
-    Args:
-        user_id: Whose it is.
-        ssrcs: What Ready gave to the session.
-        transmit: Puts a datagram on the socket.
-        faults: What happens to this leg's traffic.
-        failed: Told when nothing can be sent any more: the nonces are used up.
-
-    Attributes:
-        counters: Reason to count for what was not used, and ``rtp-received``, ``rtcp-received``.
-    """
-
-    def __init__(
-        self,
-        user_id: int,
-        ssrcs: LegSsrcs,
-        transmit: Callable[[bytes, Address], None],
-        faults: LegFaults,
-        failed: Callable[[UdpLeg, NonceExhausted], None],
-    ) -> None:
-        self.user_id = user_id
-        self.ssrcs = ssrcs
-        self.faults = faults
-        self.counters: Counter[str] = Counter()
-        self._transmit = transmit
-        self._failed = failed
-        self._cipher: TransportCipher | None = None
-        self._room: PacketSink | None = None
-        self._address: Address | None = None
-        self._settled = False
-        self._discovered: set[Address] = set()
-
-    def __repr__(self) -> str:
-        return f"<UdpLeg {self.leg_id} of user {self.user_id} at {self._address}>"
-
-    @property
-    def leg_id(self) -> int:
-        """The audio SSRC, unique on a server."""
-        return self.ssrcs.audio
-
-    @property
-    def address(self) -> Address | None:
-        """Where media goes; None until the user was heard from."""
-        return self._address
-
-    def start(self, mode: str, key: bytes, *, claimed: Address | None = None) -> None:
-        """Protect from now on; again with another key when the session gets a new one.
-
-        Args:
-            mode: Wire name of the transport encryption.
-            key: 32 bytes, never used before.
-            claimed: Address and port of Select Protocol.
-
-        Raises:
-            NoCommonMode: The mode is unknown.
-            UsageError: The key has another length.
-        """
-        self._cipher = create_cipher(mode, key, side="server")
-        if claimed in self._discovered:
-            self._address = claimed
-            self._settled = True
-
-    def deliver_to(self, room: PacketSink | None) -> None:
-        """Say which room gets the packets. Without one they are counted as ``no-room``."""
-        self._room = room
-
-    def close(self) -> None:
-        """Neither send nor deliver anything any more."""
-        self._cipher = self._room = self._address = None
-        self._settled = True
-
-    def discovered(self, source: Address) -> None:
-        """IP discovery was asked for from there, by somebody."""
-        if len(self._discovered) < MAX_DISCOVERED:
-            self._discovered.add(source)
-        if not self._settled:
-            self._address = source
-
-    def authenticated(self, source: Address) -> None:
-        """A datagram from there has been unprotected."""
-        self._address = source
-        self._settled = True
-
-    def unprotect(self, datagram: bytes, kind: DatagramKind) -> bytes:
-        """Turn a datagram into the plain packet in it.
-
-        Raises:
-            RejectedPacket: It is not this leg's, or it was seen before.
-        """
-        cipher = self._cipher
-        if cipher is None:
-            raise RejectedPacket("no-key")
-        if kind is DatagramKind.RTP:
-            return cipher.unprotect_rtp(datagram)
-        return cipher.unprotect_rtcp(datagram)
-
-    def deliver(self, packet: bytes, kind: DatagramKind, now: float) -> None:
-        """Hand a plain packet to the room."""
-        room = self._room
-        if room is None:
-            self.counters["no-room"] += 1
-        elif kind is DatagramKind.RTP:
-            self.counters["rtp-received"] += 1
-            room.receive_rtp(self.leg_id, packet, now)
-        else:
-            self.counters["rtcp-received"] += 1
-            room.receive_rtcp(self.leg_id, packet, now)
-
-    def send_rtp(self, packet: bytes, now: float) -> None:
-        """Protect and send one plain RTP packet. Never raises; trouble is counted."""
-        distortion = self.faults.distortion
-        if distortion is None:
-            self._protect(packet, now, rtcp=False)
-            return
-        for distorted in distortion.apply(packet):
-            self._protect(distorted, now, rtcp=False)
-
-    def send_rtcp(self, packet: bytes, now: float) -> None:
-        """Protect and send one plain compound RTCP packet; as `send_rtp`."""
-        self._protect(packet, now, rtcp=True)
-
-    def send_datagram(self, datagram: bytes, address: Address | None, now: float) -> None:
-        """Send to an address through the faults of this leg's way down."""
-        if address is None:
-            self.counters["no-address"] += 1
-        elif self.faults.down is None:
-            self._transmit(datagram, address)
-        else:
-            for arrived, target in self.faults.down.send(datagram, address, now):
-                self._transmit(arrived, target)
-
-    def handle_timeout(self, now: float) -> None:
-        """Send what the way down has held back until now."""
-        if self.faults.down is not None:
-            for arrived, target in self.faults.down.receive(now):
-                self._transmit(arrived, target)
-
-    def _protect(self, packet: bytes, now: float, *, rtcp: bool) -> None:
-        cipher = self._cipher
-        if cipher is None:
-            self.counters["no-key"] += 1
-            return
-        try:
-            datagram = cipher.protect_rtcp(packet) if rtcp else cipher.protect_rtp(packet)
-        except NonceExhausted as error:
-            self._fail(error)
-        except MalformedPacket:
-            self.counters["malformed"] += 1
-        else:
-            self.send_datagram(datagram, self._address, now)
-
-    def _fail(self, error: NonceExhausted) -> None:
-        self._cipher = None
-        self._failed(self, error)
+STRANGERS_PER_SECOND = 10
+"""Checks for nobody that are answered (401); a client that restarts ICE learns that it has to."""
 
 
 class Demultiplexer:
@@ -260,11 +64,15 @@ class Demultiplexer:
     ) -> None:
         self.faults = Faults() if faults is None else faults
         self._transmit = transmit
-        self._legs: dict[int, UdpLeg] = {}
-        self._by_ssrc: dict[int, UdpLeg] = {}
-        self._by_address: dict[Address, UdpLeg] = {}
+        self._legs: dict[int, SocketLeg] = {}
+        self._by_ssrc: dict[int, SocketLeg] = {}
+        self._by_ufrag: dict[str, WebRtcLeg] = {}
+        self._by_address: dict[Address, SocketLeg] = {}
+        self._by_discovery: dict[Address, list[UdpLeg]] = {}
+        self._timed: set[WebRtcLeg] = set()
+        self._strangers = MessageRate(STRANGERS_PER_SECOND)
         self._counters: Counter[str] = Counter()
-        self._failed: list[tuple[UdpLeg, NonceExhausted]] = []
+        self._failed: list[tuple[SocketLeg, RtcError]] = []
 
     @property
     def counters(self) -> Counter[str]:
@@ -273,28 +81,55 @@ class Demultiplexer:
 
     def add_leg(self, user_id: int, ssrcs: LegSsrcs) -> UdpLeg:
         """Make the leg of a session; from now on its IP discovery is answered."""
-        leg = UdpLeg(user_id, ssrcs, self._transmit, self.faults.attach(user_id), self._note_failed)
-        self._legs[leg.leg_id] = leg
-        for ssrc in ssrcs:
-            self._by_ssrc[ssrc] = leg
+        faults = self.faults.attach(user_id)
+        leg = UdpLeg(LegSetup(user_id, ssrcs, self._transmit, faults, self._note_failed))
+        self._put(leg)
         return leg
 
-    def remove_leg(self, leg: UdpLeg) -> None:
+    def new_credentials(self) -> IceCredentials:
+        """ICE credentials that no leg has."""
+        while True:
+            credentials = IceCredentials.generate()
+            if credentials.ufrag not in self._by_ufrag:
+                return credentials
+
+    def select_webrtc(self, leg: UdpLeg, terms: WebRtcTerms, certificate: Certificate) -> WebRtcLeg:
+        """Put a WebRTC leg into the place of one that was not started.
+
+        Args:
+            leg: It has been of no use but for IP discovery, and is forgotten.
+            terms: What was negotiated.
+            certificate: The server's.
+        """
+        setup = LegSetup(leg.user_id, leg.ssrcs, self._transmit, leg.faults, self._note_failed)
+        selected = WebRtcLeg(setup, terms, certificate)
+        self._counters += leg.counters
+        self._forget_discoveries(leg)
+        self._put(selected)
+        self._by_ufrag[selected.ufrag] = selected
+        return selected
+
+    def remove_leg(self, leg: SocketLeg, now: float) -> None:
         """Forget a leg, which then sends and delivers nothing. Doing so twice is harmless."""
         if self._legs.pop(leg.leg_id, None) is None:
             return
-        leg.close()
+        leg.close(now)
         self.faults.detach(leg.faults)
         self._counters += leg.counters
         self._by_ssrc = {ssrc: of for ssrc, of in self._by_ssrc.items() if of is not leg}
         self._by_address = {at: of for at, of in self._by_address.items() if of is not leg}
+        if isinstance(leg, WebRtcLeg):
+            del self._by_ufrag[leg.ufrag]
+            self._timed.discard(leg)
+        elif isinstance(leg, UdpLeg):
+            self._forget_discoveries(leg)
 
-    def close(self) -> None:
+    def close(self, now: float) -> None:
         """Forget all legs."""
         for leg in tuple(self._legs.values()):
-            self.remove_leg(leg)
+            self.remove_leg(leg, now)
 
-    def take_failed(self) -> list[tuple[UdpLeg, NonceExhausted]]:
+    def take_failed(self) -> list[tuple[SocketLeg, RtcError]]:
         """Legs that can send nothing any more, each told once, and why."""
         failed, self._failed = self._failed, []
         return failed
@@ -307,65 +142,152 @@ class Demultiplexer:
             return
         leg = self._leg_of(datagram, kind, source)
         if leg is None:
-            if kind is DatagramKind.PING:
-                self._transmit(self._pong(datagram), source)
-            else:
-                self._counters["unknown-peer"] += 1
-        elif leg.faults.up is None:
+            self._receive_from_stranger(datagram, kind, source, now)
+            return
+        faults = leg.faults
+        if faults.blocking and faults.blocks(BLOCKABLE[kind], source):
+            return
+        if faults.up is None:
             self._accept(leg, datagram, kind, source, now)
         else:
-            for arrived, sender in leg.faults.up.send(datagram, source, now):
+            for arrived, sender in faults.up.send(datagram, source, now):
                 self._accept(leg, arrived, classify(arrived), sender, now)
 
     def next_timeout(self) -> float | None:
-        """When an impaired path has something to hand out."""
-        if not self.faults.impairing:
+        """When a handshake or an impaired path has something to hand out."""
+        if not self._timed and not self.faults.impairing:
             return None
-        due = [leg.faults.next_timeout() for leg in self._legs.values()]
+        due = [leg.next_timeout() for leg in self._timed]
+        due.append(self.faults.next_timeout())
         return min((at for at in due if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """Hand out what impaired paths have held back until now."""
-        for leg in tuple(self._legs.values()):
+        """Hand out what impaired paths have held back until now; run the legs' timers."""
+        legs = self._legs.values() if self.faults.impairing else self._timed
+        for leg in tuple(legs):
             leg.handle_timeout(now)
             if leg.faults.up is not None:
                 for arrived, sender in leg.faults.up.receive(now):
                     self._accept(leg, arrived, classify(arrived), sender, now)
+            self._watch(leg)
 
-    def _leg_of(self, datagram: bytes, kind: DatagramKind, source: Address) -> UdpLeg | None:
+    def _put(self, leg: SocketLeg) -> None:
+        self._legs[leg.leg_id] = leg
+        for ssrc in leg.ssrcs:
+            self._by_ssrc[ssrc] = leg
+
+    def _leg_of(self, datagram: bytes, kind: DatagramKind, source: Address) -> SocketLeg | None:
         if kind is DatagramKind.DISCOVERY:
             return self._by_ssrc.get(int.from_bytes(datagram[4:8], "big"))
+        if kind is DatagramKind.STUN:
+            named = requested_ufrag(datagram)
+            if named is not None:
+                return self._by_ufrag.get(named)
         leg = self._by_address.get(source)
-        if leg is None and kind is not DatagramKind.PING:
-            leg = self._by_ssrc.get(_clear_ssrc(datagram, kind))
+        if leg is None and kind in (DatagramKind.RTP, DatagramKind.RTCP):
+            owner = self._by_ssrc.get(clear_ssrc(datagram, kind))
+            leg = owner if isinstance(owner, UdpLeg) else next(self._discoverers(source), None)
         return leg
 
-    def _accept(
-        self, leg: UdpLeg, datagram: bytes, kind: DatagramKind, source: Address, now: float
+    def _receive_from_stranger(
+        self, datagram: bytes, kind: DatagramKind, source: Address, now: float
     ) -> None:
-        if kind is DatagramKind.DISCOVERY:
-            self._answer_discovery(leg, datagram, source, now)
-        elif kind is DatagramKind.PING:
-            leg.send_datagram(self._pong(datagram), source, now)
+        if self.faults.blocks(BLOCKABLE[kind], source):
+            return
+        if kind is DatagramKind.PING:
+            self._transmit(self._pong(datagram), source)
+        elif kind is DatagramKind.STUN:
+            self._counters["unknown-ufrag"] += 1
+            self._refuse_check(datagram, source, now)
         else:
-            self._accept_media(leg, datagram, kind, source, now)
+            self._counters["unknown-peer"] += 1
+
+    def _refuse_check(self, datagram: bytes, source: Address, now: float) -> None:
+        if requested_ufrag(datagram) is None or self._strangers.exceeded(now):
+            return
+        try:
+            check = parse_stun(datagram)
+        except MalformedPacket:
+            return
+        # Not signed: there is no password that both sides know.
+        self._transmit(build_error(check.transaction_id, 401), source)
+
+    def _accept(
+        self, leg: SocketLeg, datagram: bytes, kind: DatagramKind, source: Address, now: float
+    ) -> None:
+        match kind:
+            case DatagramKind.DISCOVERY:
+                self._answer_discovery(leg, datagram, source, now)
+            case DatagramKind.PING:
+                leg.send_datagram(self._pong(datagram), kind, source, now)
+            case DatagramKind.STUN | DatagramKind.DTLS:
+                self._accept_handshake(leg, datagram, kind, source, now)
+            case _:
+                self._accept_media(leg, datagram, kind, source, now)
+
+    def _accept_handshake(
+        self, leg: SocketLeg, datagram: bytes, kind: DatagramKind, source: Address, now: float
+    ) -> None:
+        if not isinstance(leg, WebRtcLeg):
+            self._counters["keepalive"] += 1  # one that begins like DTLS, as counters may
+            return
+        if kind is DatagramKind.DTLS:
+            leg.receive_dtls(datagram, now)
+        elif leg.receive_check(datagram, source, now):
+            self._own_addresses(leg, source)
+        self._watch(leg)
+
+    def _own_addresses(self, leg: WebRtcLeg, source: Address) -> None:
+        if self._by_address.get(source) is leg:
+            return
+        # Perhaps that of an older session on the same socket, which nobody has closed yet.
+        known = {at: of for at, of in self._by_address.items() if of is not leg}
+        self._by_address = known | dict.fromkeys(leg.addresses, leg)
 
     def _accept_media(
-        self, leg: UdpLeg, datagram: bytes, kind: DatagramKind, source: Address, now: float
+        self, leg: SocketLeg, datagram: bytes, kind: DatagramKind, source: Address, now: float
     ) -> None:
         try:
             packet = leg.unprotect(datagram, kind)
         except RejectedPacket as error:
-            owner = self._by_ssrc.get(_clear_ssrc(datagram, kind), leg)
-            if owner is leg:
-                leg.counters[error.reason] += 1
+            for other in self._other_owners(leg, datagram, kind, source):
+                try:
+                    packet = other.unprotect(datagram, kind)
+                except RejectedPacket:
+                    continue
+                leg = other
+                break
             else:
-                # A new session on the socket of an older one that nobody has closed yet.
-                self._accept_media(owner, datagram, kind, source, now)
-            return
-        if self._by_address.get(source) is not leg:
+                leg.rejected(datagram, kind, error.reason)
+                return
+        if isinstance(leg, UdpLeg) and self._by_address.get(source) is not leg:
             self._move(leg, source)
-        leg.deliver(packet, kind, now)
+        leg.accepted(packet, kind, source, now)
+        if isinstance(leg, WebRtcLeg):
+            self._watch(leg)
+
+    def _other_owners(
+        self, leg: SocketLeg, datagram: bytes, kind: DatagramKind, source: Address
+    ) -> Iterator[SocketLeg]:
+        """Who else may have sent it: two sessions on one socket, or one that forges addresses."""
+        owner = self._by_ssrc.get(clear_ssrc(datagram, kind))
+        if isinstance(owner, UdpLeg) and owner is not leg:
+            yield owner
+        for other in self._by_ufrag.values():
+            if other is not leg and source in other.addresses:
+                yield other
+        yield from (other for other in self._discoverers(source) if other is not leg)
+
+    def _discoverers(self, source: Address) -> Iterator[UdpLeg]:
+        """Whose media goes there by IP discovery alone, so far."""
+        legs = self._by_discovery.get(source, ())
+        return (leg for leg in legs if leg.address == source)
+
+    def _forget_discoveries(self, leg: UdpLeg) -> None:
+        for source in leg.discovered_from:
+            others = [one for one in self._by_discovery.pop(source, ()) if one is not leg]
+            if others:
+                self._by_discovery[source] = others
 
     def _move(self, leg: UdpLeg, source: Address) -> None:
         before = leg.address
@@ -373,20 +295,33 @@ class Demultiplexer:
             del self._by_address[before]
             self._counters["address-moved"] += 1
         self._by_address[source] = leg
-        leg.authenticated(source)
 
-    def _answer_discovery(self, leg: UdpLeg, datagram: bytes, source: Address, now: float) -> None:
+    def _answer_discovery(
+        self, leg: SocketLeg, datagram: bytes, source: Address, now: float
+    ) -> None:
         try:
             ssrc = parse_request(datagram)
         except MalformedPacket:
-            leg.counters["malformed"] += 1
+            self._counters["malformed"] += 1
             return
         self._counters["discovery"] += 1
-        leg.discovered(source)
-        leg.send_datagram(build_response(ssrc, *source), source, now)
+        if leg.discovered(source):
+            assert isinstance(leg, UdpLeg)
+            self._by_discovery.setdefault(source, []).append(leg)
+        answer = build_response(ssrc, *source)
+        leg.send_datagram(answer, DatagramKind.DISCOVERY, source, now)
 
-    def _note_failed(self, leg: UdpLeg, error: NonceExhausted) -> None:
-        self._counters["nonces-exhausted"] += 1
+    def _watch(self, leg: SocketLeg) -> None:
+        """Note whether a leg has a timer, so that those without cost nothing."""
+        if isinstance(leg, WebRtcLeg):
+            if leg.next_timeout() is None:
+                self._timed.discard(leg)
+            else:
+                self._timed.add(leg)
+
+    def _note_failed(self, leg: SocketLeg, error: RtcError) -> None:
+        reason = "nonces-exhausted" if isinstance(error, NonceExhausted) else "dtls-failed"
+        self._counters[reason] += 1
         self._failed.append((leg, error))
 
     def _pong(self, datagram: bytes) -> bytes:
@@ -394,8 +329,3 @@ class Demultiplexer:
         sequence = parse_ping(datagram)
         assert sequence is not None, "classified as a ping"
         return build_pong(sequence)
-
-
-def _clear_ssrc(datagram: bytes, kind: DatagramKind) -> int:
-    start = 8 if kind is DatagramKind.RTP else 4  # RFC 3550 section 5.1; section 6.4.1
-    return int.from_bytes(datagram[start : start + 4], "big")

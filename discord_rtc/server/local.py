@@ -15,6 +15,7 @@ from discord_rtc.errors import InvalidState, UsageError
 from discord_rtc.gateway import Gateway
 from discord_rtc.protocol.credentials import VoiceCredentials
 from discord_rtc.protocol.opcodes import VoiceCloseCode
+from discord_rtc.server.congestion import MAX_VIDEO_BPS
 from discord_rtc.server.faults import Faults
 from discord_rtc.server.front import Front
 from discord_rtc.server.gateway import GatewayConfig
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from discord_rtc.clock import Clock
-    from discord_rtc.errors import NonceExhausted
+    from discord_rtc.errors import RtcError
     from discord_rtc.server.channel import RoomInfo
-    from discord_rtc.server.legs import UdpLeg
+    from discord_rtc.server.socket_leg import SocketLeg
     from discord_rtc.server.world import RoomKey
 
 _LOG = logging.getLogger("discord_rtc.server")
@@ -65,10 +66,12 @@ class LocalServer:
         grant_video: Whether a user may switch the camera on. Discord refuses it to bots.
         server_update_first: Whether VOICE_SERVER_UPDATE goes before VOICE_STATE_UPDATE; Discord
             promises no order.
+        max_video_bps: Bitrate of video that browsers are told to stay below; receivers may ask
+            for less.
         clock: Ticks like the running loop's time.
 
     Raises:
-        UsageError: A mode or ``dave`` value that does not exist.
+        UsageError: A mode or ``dave`` value that does not exist, or no bitrate.
     """
 
     def __init__(  # noqa: PLR0913  the whole configuration, all by keyword and optional
@@ -83,14 +86,19 @@ class LocalServer:
         ssl_context: ssl.SSLContext | None = None,
         grant_video: Callable[[int], bool] = lambda _user_id: True,
         server_update_first: bool = False,
+        max_video_bps: int = MAX_VIDEO_BPS,
         clock: Clock | None = None,
     ) -> None:
         if dave != "off":
             raise UsageError(f"dave={dave!r} is not built yet; this version serves dave='off' only")
         if not modes or not set(modes) <= MODES.keys():
             raise UsageError(f"transport encryption modes are some of {', '.join(MODES)}")
+        if max_video_bps <= 0:
+            raise UsageError("max_video_bps is a number of bits per second above 0")
         self._faults = Faults() if faults is None else faults
-        self._config = SessionConfig(tuple(modes), heartbeat_interval_ms)
+        self._config = SessionConfig(
+            tuple(modes), heartbeat_interval_ms, max_video_bps=max_video_bps
+        )
         self._secure = ssl_context is not None
         self._server_update_first = server_update_first
         self._clock = SystemClock() if clock is None else clock
@@ -118,6 +126,11 @@ class LocalServer:
     def gateway_url(self) -> str:
         """Where the main gateway is, e.g. ``ws://127.0.0.1:50000/gateway``."""
         return self._front.url()
+
+    @property
+    def page_url(self) -> str:
+        """Where the web page is that joins a room in a browser, e.g. ``http://127.0.0.1:50000/``."""
+        return self._front.page_url()
 
     @property
     def voice_endpoint(self) -> str:
@@ -299,6 +312,8 @@ class LocalServer:
         except OSError:  # the TCP port is ours, the UDP port of this number need not be
             return await open_media(0)
 
-    def _leg_failed(self, leg: UdpLeg, error: NonceExhausted) -> None:
+    def _leg_failed(self, leg: SocketLeg, error: RtcError) -> None:
+        # Keys are used up or were never agreed on, so there is nothing that a resume could
+        # bring back: the client has to identify anew, perhaps for another transport.
         code = VoiceCloseCode.SESSION_NO_LONGER_VALID
         self._running.voice.end_leg(leg, code, str(error))

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, TypeVar
 
 from discord_rtc.clock import SystemClock
+from discord_rtc.crypto.certificate import Certificate
 from discord_rtc.pump import Pump
 from discord_rtc.server.legs import Demultiplexer
 
@@ -16,11 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from discord_rtc.clock import Clock
-    from discord_rtc.errors import NonceExhausted
+    from discord_rtc.errors import RtcError
+    from discord_rtc.ice.credentials import IceCredentials
     from discord_rtc.pump import Timed
     from discord_rtc.server.faults import Address, Faults
-    from discord_rtc.server.legs import UdpLeg
+    from discord_rtc.server.negotiation import WebRtcTerms
     from discord_rtc.server.sfu import LegSsrcs, Room
+    from discord_rtc.server.socket_leg import SocketLeg
+    from discord_rtc.server.udp_leg import UdpLeg
+    from discord_rtc.server.webrtc_leg import WebRtcLeg
 
 T = TypeVar("T")
 
@@ -35,7 +40,10 @@ DATAGRAM_SIZE = 2048
 
 
 class _Together:
-    """The timers of several sans-I/O objects as one, for the pump."""
+    """The timers of several sans-I/O objects as one, for the pump.
+
+    It is asked after every wake-up, so those that nothing happened to have to answer at once.
+    """
 
     def __init__(self, *machines: Timed) -> None:
         self.machines = list(machines)
@@ -46,7 +54,9 @@ class _Together:
 
     def handle_timeout(self, now: float) -> None:
         for machine in tuple(self.machines):
-            machine.handle_timeout(now)
+            due = machine.next_timeout()
+            if due is not None and due <= now:
+                machine.handle_timeout(now)
 
 
 class _Receiver(asyncio.DatagramProtocol):
@@ -74,8 +84,9 @@ class MediaSocket:
         sock: Bound and non-blocking; closed by `aclose`.
         clock: Ticks like the running loop's time.
         faults: What happens to the traffic of users.
-        on_leg_failed: Told once about a leg that cannot send any more (its nonces are used up),
-            on a loop turn of its own. Its session has to end; the client begins a fresh one.
+        on_leg_failed: Told once about a leg that cannot send any more (its nonces are used up,
+            or DTLS failed), on a loop turn of its own. Its session has to end; the client begins
+            a fresh one.
 
     Attributes:
         address: Host and port that it is bound to.
@@ -88,7 +99,7 @@ class MediaSocket:
         *,
         clock: Clock,
         faults: Faults | None = None,
-        on_leg_failed: Callable[[UdpLeg, NonceExhausted], None] | None = None,
+        on_leg_failed: Callable[[SocketLeg, RtcError], None] | None = None,
     ) -> None:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
@@ -99,6 +110,7 @@ class MediaSocket:
         self._send = sock.sendto
         self._clock = clock
         self._on_leg_failed = on_leg_failed
+        self._certificate = Certificate.generate()
         self._counters: Counter[str] = Counter()
         self._legs = Demultiplexer(self._transmit, faults)
         self._rooms: list[Room] = []
@@ -115,7 +127,7 @@ class MediaSocket:
         *,
         clock: Clock | None = None,
         faults: Faults | None = None,
-        on_leg_failed: Callable[[UdpLeg, NonceExhausted], None] | None = None,
+        on_leg_failed: Callable[[SocketLeg, RtcError], None] | None = None,
     ) -> MediaSocket:
         """Bind a socket and listen.
 
@@ -164,13 +176,26 @@ class MediaSocket:
         """What was received, forwarded and dropped so far, by reason; of all legs and rooms."""
         return sum((room.counters for room in self._rooms), self._counters + self._legs.counters)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the DTLS certificate, which is made anew with each socket; as in SDP."""
+        return self._certificate.fingerprint
+
+    def new_credentials(self) -> IceCredentials:
+        """ICE credentials that no other session of this socket has."""
+        return self._legs.new_credentials()
+
     def add_leg(self, user_id: int, ssrcs: LegSsrcs) -> UdpLeg:
         """Make the media path of a session, when its SSRCs are given out (Ready)."""
         return self._legs.add_leg(user_id, ssrcs)
 
-    def remove_leg(self, leg: UdpLeg) -> None:
+    def select_webrtc(self, leg: UdpLeg, terms: WebRtcTerms) -> WebRtcLeg:
+        """Make a WebRTC path in place of a path that was not started."""
+        return self._legs.select_webrtc(leg, terms, self._certificate)
+
+    def remove_leg(self, leg: SocketLeg) -> None:
         """Forget a leg, at once. Doing so twice is harmless."""
-        self._legs.remove_leg(leg)
+        self.run(lambda now: self._legs.remove_leg(leg, now))
 
     def add_room(self, room: Room) -> None:
         """Run a room's timers and show its counters."""
@@ -193,13 +218,13 @@ class MediaSocket:
             return
         self._closed = True
         self._pump.close()
+        self._legs.close(self._clock.now())
         if self._receiver is None:
             asyncio.get_running_loop().remove_reader(self._socket)
         else:
             transport, receiver = self._receiver
             transport.close()
             await receiver.lost
-        self._legs.close()
         self._socket.close()
 
     def _drain(self) -> None:

@@ -12,15 +12,15 @@ What a client may do in which state, and what it gets otherwise::
 After Identify a second one gets 4005 and a second Select Protocol 4020. In every state: bytes
 that are no message 4002, wrong fields 4020, an unknown opcode 4001, more than 500 messages in
 a second or 2048 messages that the client did not read 4021, two heartbeat intervals of
-silence 4009. JSON in a binary frame is ignored, as Discord does; DAVE messages are ignored
-while DAVE is off.
+silence 4009. WebRTC clients choose their own SSRCs, so any will do. JSON in a binary frame is
+ignored, as Discord does; DAVE messages are ignored while DAVE is off.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from discord_rtc.protocol.messages import (
     Hello,
     Identify,
     MediaSinkWants,
+    NoRoute,
     Ready,
     Resume,
     SelectProtocol,
@@ -48,10 +49,12 @@ from discord_rtc.protocol.messages import (
     parse_from_client,
 )
 from discord_rtc.protocol.opcodes import VoiceCloseCode
+from discord_rtc.server.congestion import MAX_VIDEO_BPS
 from discord_rtc.server.events import (
     Closed,
     CodecsSet,
     Identified,
+    NoRouteTold,
     ProtocolSelected,
     SpeakingSet,
     VideoSet,
@@ -62,10 +65,14 @@ from discord_rtc.server.negotiation import (
     MAX_LAYERS,
     Admission,
     Refusal,
+    WebRtcTerms,
+    agree_on_webrtc,
     choose_video_codec,
+    make_fragment,
     make_ready,
     refuse_codecs,
     refuse_selection,
+    usable_codecs,
 )
 from discord_rtc.server.ratelimit import MessageRate
 
@@ -96,12 +103,14 @@ class SessionConfig:
         heartbeat_interval_ms: What Hello asks for. Discord's servers say 13750.
         identify_timeout: Seconds until a client has to have identified.
         random_bytes: Source of keys and ids.
+        max_video_bps: Bitrate of video that its rooms tell senders to stay below.
     """
 
     modes: tuple[str, ...]
     heartbeat_interval_ms: float = 13_750
     identify_timeout: float = 30.0
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    max_video_bps: int = MAX_VIDEO_BPS
 
 
 class _State(Enum):
@@ -156,6 +165,8 @@ class VoiceServerSession:
         self._events: deque[VoiceServerEvent] = deque()
         self._closing: tuple[int, str] | None = None
         self._ready: Ready | None = None
+        self._admission: Admission | None = None
+        self._checks_ssrcs = True
 
     @property
     def closing(self) -> tuple[int, str] | None:
@@ -265,6 +276,8 @@ class VoiceServerSession:
                 self._events.append(WantsSet(message))
             case SessionUpdate():
                 self._set_codecs(message.codecs)
+            case NoRoute():
+                self._events.append(NoRouteTold())
             case BackendVersionRequest():
                 self.send(BackendVersion(voice="0.0", rtc_worker="0.0"))
             case _:
@@ -286,6 +299,7 @@ class VoiceServerSession:
             return
         self._state = _State.IDENTIFIED
         self._beat(now)
+        self._admission = admission
         self._ready = make_ready(identify, admission, self._config.modes)
         self.send(self._ready)
         self._events.append(Identified(identify, self._ready))
@@ -294,21 +308,29 @@ class VoiceServerSession:
         if self._state is not _State.IDENTIFIED:
             self.close(VoiceCloseCode.BAD_REQUEST, "a protocol was selected before")
             return
-        refusal = refuse_selection(select, self._config.modes)
-        if refusal is not None:
-            self.close(refusal.code, refusal.reason)
+        assert self._admission is not None
+        terms: WebRtcTerms | Refusal | None = refuse_selection(select, self._config.modes)
+        if terms is None and select.protocol == "webrtc":
+            terms = agree_on_webrtc(select, self._admission)
+        if isinstance(terms, Refusal):
+            self.close(terms.code, terms.reason)
             return
         self._state = _State.LIVE
+        codecs = usable_codecs(select, terms)
         description = SessionDescription(
             audio_codec=Codec.OPUS.value,
-            video_codec=choose_video_codec(select.codecs),
+            video_codec=choose_video_codec(codecs),
             media_session_id=self._config.random_bytes(16).hex(),
-            mode=select.mode,
-            secret_key=self._config.random_bytes(32),
             dave_protocol_version=0,
         )
+        if terms is None:
+            key = self._config.random_bytes(32)
+            description = replace(description, mode=select.mode, secret_key=key)
+        else:
+            self._checks_ssrcs = False
+            description = replace(description, sdp=make_fragment(terms, self._admission))
         self.send(description)
-        self._events.append(ProtocolSelected(select, description))
+        self._events.append(ProtocolSelected(select, description, codecs, terms))
 
     def _set_codecs(self, codecs: tuple[CodecInfo, ...]) -> None:
         refusal = refuse_codecs(codecs)
@@ -321,10 +343,10 @@ class VoiceServerSession:
 
     def _set_speaking(self, message: Speaking) -> None:
         assert self._ready is not None
-        if message.ssrc not in {0, self._ready.ssrc}:
+        if self._checks_ssrcs and message.ssrc not in {0, self._ready.ssrc}:
             self.close(VoiceCloseCode.BAD_REQUEST, "invalid SSRC")
             return
-        self._events.append(SpeakingSet(message.speaking))
+        self._events.append(SpeakingSet(message.speaking, message.ssrc))
 
     def _set_video(self, message: Video) -> None:
         assert self._ready is not None
@@ -334,7 +356,7 @@ class VoiceServerSession:
         named = {message.audio_ssrc, message.video_ssrc, message.rtx_ssrc}
         for stream in message.streams:
             named |= {stream.ssrc, stream.rtx_ssrc}
-        if not named <= own:
+        if self._checks_ssrcs and not named <= own:
             self.close(VoiceCloseCode.BAD_REQUEST, "invalid SSRC")
             return
         self._events.append(VideoSet(message))

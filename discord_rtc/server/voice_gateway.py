@@ -11,30 +11,41 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from discord_rtc.protocol.opcodes import VoiceCloseCode
+from discord_rtc.server.announcement import in_ready_ssrcs, own_layers
 from discord_rtc.server.channel import Channel, Occupant, RoomInfo
 from discord_rtc.server.events import (
     Closed,
     CodecsSet,
     Identified,
+    NoRouteTold,
     ProtocolSelected,
     SpeakingSet,
     VideoSet,
     WantsSet,
 )
 from discord_rtc.server.leg_media import LegSsrcs
-from discord_rtc.server.negotiation import SSRCS_PER_SESSION, Admission, Refusal
+from discord_rtc.server.negotiation import (
+    SSRCS_PER_SESSION,
+    Admission,
+    Refusal,
+    leg_media,
+    with_codecs,
+)
 from discord_rtc.server.session import VoiceServerSession
+from discord_rtc.server.udp_leg import UdpLeg
+from discord_rtc.server.webrtc_leg import WebRtcLeg
 from discord_rtc.server.world import Denial, RoomKey, Ticket
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from discord_rtc.protocol.messages import Identify, Ready, Video
+    from discord_rtc.protocol.messages import CodecInfo, Identify, Ready, Video
     from discord_rtc.server.events import VoiceServerEvent
-    from discord_rtc.server.legs import UdpLeg
+    from discord_rtc.server.leg_media import LegMedia
     from discord_rtc.server.media_socket import MediaSocket
     from discord_rtc.server.session import SessionConfig
+    from discord_rtc.server.socket_leg import SocketLeg
     from discord_rtc.server.world import VoiceState, World
 
 _LOG = logging.getLogger("discord_rtc.server")
@@ -74,8 +85,8 @@ class VoiceGateway:
         world: Authenticates; shared with the main gateway.
         media: Carries everybody's media.
         config: See `SessionConfig`.
-        counters: Gets ``voice.opened``, ``voice.joined``, ``voice.closed.<code>`` and
-            ``voice.ignored.<opcode>``.
+        counters: Gets ``voice.opened``, ``voice.joined``, ``voice.no-route``,
+            ``voice.closed.<code>`` and ``voice.ignored.<opcode>``.
     """
 
     def __init__(
@@ -114,7 +125,8 @@ class VoiceGateway:
             peer.ticket = ticket
             self._peers[ticket.token] = peer
             ssrc, self._next_ssrc = self._next_ssrc, self._next_ssrc + SSRCS_PER_SESSION
-            return Admission(ssrc, ip, self._media.address[1])
+            media = self._media
+            return Admission(ssrc, ip, media.address[1], media.fingerprint, media.new_credentials)
 
         session = VoiceServerSession(version, self._config, authenticate, counters=self._counters)
         peer = VoicePeer(session, wake)
@@ -133,7 +145,7 @@ class VoiceGateway:
         self._end(peer, code, reason)
         return True
 
-    def end_leg(self, leg: UdpLeg, code: int, reason: str) -> None:
+    def end_leg(self, leg: SocketLeg, code: int, reason: str) -> None:
         """Close the voice session of a media path."""
         for peer in self._peers.values():
             if peer.occupant is not None and peer.occupant.leg is leg:
@@ -166,22 +178,36 @@ class VoiceGateway:
             return
         occupant, channel = peer.occupant, peer.channel
         assert occupant is not None
+        if isinstance(event, ProtocolSelected):
+            self._selected(peer, occupant, event)
+        else:
+            self._control(occupant, channel, event)
+
+    def _control(
+        self,
+        occupant: Occupant,
+        channel: Channel | None,
+        event: SpeakingSet | VideoSet | NoRouteTold | WantsSet | CodecsSet,
+    ) -> None:
         match event:
-            case ProtocolSelected():
-                self._selected(peer, occupant, event)
-            case SpeakingSet(speaking=speaking):
+            case SpeakingSet(speaking=speaking, ssrc=ssrc):
+                self._announce(occupant, ssrc, None)
                 occupant.speaking = speaking
                 if channel is not None:
                     channel.set_speaking(occupant, speaking)
             case VideoSet(video=video):
+                self._announce(occupant, video.audio_ssrc, video)
                 named = occupant.announced()
                 occupant.video = shown = _as_shown(video, occupant)
                 if channel is not None:
                     channel.set_video(occupant, shown, named - occupant.announced())
+            case NoRouteTold():
+                self._counters["voice.no-route"] += 1
+                _LOG.info("= user %d has found no media path", occupant.user_id)
             case WantsSet(wants=wants) if channel is not None:
                 channel.set_wants(occupant, wants)
             case CodecsSet(codecs=codecs) if channel is not None:
-                channel.set_codecs(occupant, codecs)
+                channel.set_media(occupant, _renewed(occupant, codecs))
 
     def _identified(self, peer: VoicePeer, ready: Ready) -> None:
         assert peer.ticket is not None
@@ -196,21 +222,26 @@ class VoiceGateway:
         peer.occupant = Occupant(state, peer.session, leg, peer.wake)
 
     def _selected(self, peer: VoicePeer, occupant: Occupant, event: ProtocolSelected) -> None:
-        select, description = event.select, event.description
         assert peer.ticket is not None
-        assert description.mode is not None
-        assert description.secret_key is not None
-        claimed = None
-        if select.address and select.port:
-            claimed = (select.address, select.port)
-        occupant.leg.start(description.mode, description.secret_key, claimed=claimed)
+        leg = occupant.leg
+        assert isinstance(leg, UdpLeg)
+        if event.webrtc is not None:
+            occupant.leg = self._media.select_webrtc(leg, event.webrtc)
+        else:
+            _start(leg, event)
+        occupant.media = leg_media(event.codecs, event.webrtc)
         room = peer.ticket.room
         if room not in self._channels:
-            self._channels[room] = Channel(room, self._media)
+            self._channels[room] = Channel(room, self._media, self._config.max_video_bps)
         peer.channel = self._channels[room]
-        peer.channel.join(occupant, select.codecs)
+        peer.channel.join(occupant)
         self._counters["voice.joined"] += 1
-        _LOG.info("= user %d joined channel %d", occupant.user_id, room.channel_id)
+        user_id, transport = occupant.user_id, occupant.leg.transport
+        _LOG.info("= user %d joined channel %d by %s", user_id, room.channel_id, transport)
+
+    def _announce(self, occupant: Occupant, audio: int, video: Video | None) -> None:
+        layers = () if video is None else own_layers(video, occupant.leg.ssrcs)
+        self._media.run(lambda now: occupant.leg.announce(audio, layers, now))
 
     def _closed(self, peer: VoicePeer, event: Closed) -> None:
         self._counters[f"voice.closed.{event.code or 1006}"] += 1  # RFC 6455: no close frame
@@ -229,7 +260,27 @@ class VoiceGateway:
         peer.occupant = peer.channel = None
 
 
+def _start(leg: UdpLeg, event: ProtocolSelected) -> None:
+    select, description = event.select, event.description
+    assert description.mode is not None
+    assert description.secret_key is not None
+    claimed = None
+    if select.address and select.port:
+        claimed = (select.address, select.port)
+    leg.start(description.mode, description.secret_key, claimed=claimed)
+
+
+def _renewed(occupant: Occupant, codecs: Sequence[CodecInfo]) -> LegMedia:
+    """What a client negotiated, after an op 14."""
+    if occupant.leg.transport == "udp":
+        return leg_media(codecs)
+    return with_codecs(occupant.media, codecs) if codecs else occupant.media
+
+
 def _as_shown(video: Video, occupant: Occupant) -> Video:
     """What others are told of an op 12: with the user, without the client's own ``rtx_ssrc``."""
-    audio_ssrc = video.audio_ssrc or occupant.leg.ssrcs.audio  # receivers never see a zero
+    ssrcs = occupant.leg.ssrcs
+    if isinstance(occupant.leg, WebRtcLeg):
+        video = in_ready_ssrcs(video, ssrcs)
+    audio_ssrc = video.audio_ssrc or ssrcs.audio  # receivers never see a zero
     return replace(video, audio_ssrc=audio_ssrc, rtx_ssrc=None, user_id=occupant.user_id)

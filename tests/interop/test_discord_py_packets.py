@@ -41,6 +41,9 @@ class Room:
     def receive_rtcp(self, leg_id: int, packet: bytes, now: float) -> None:
         raise AssertionError(f"discord.py sends no RTCP: {leg_id} {packet.hex()} at {now}")
 
+    def connected(self, leg_id: int, now: float) -> None:
+        raise AssertionError(f"discord.py knows no WebRTC: {leg_id} at {now}")
+
 
 class State:
     """What ``discover_ip`` reads of a ``VoiceConnectionState``: SSRC, socket and listeners."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from discord_rtc.clock import ManualClock
+from discord_rtc.ice.credentials import IceCredentials
 from discord_rtc.protocol.messages import (
     BackendVersion,
     BackendVersionRequest,
@@ -47,7 +48,7 @@ def admit(identify: Identify) -> Admission | Refusal:
     if identify.token != CREDENTIALS.token:
         return Refusal(VoiceCloseCode.AUTHENTICATION_FAILED, "no")
     assert (identify.server_id, identify.user_id) == (CREDENTIALS.server_id, CREDENTIALS.user_id)
-    return Admission(500, "192.0.2.7", 50_000)
+    return Admission(500, "192.0.2.7", 50_000, "sha-256 AB", IceCredentials.generate)
 
 
 class Pair:

@@ -3,18 +3,18 @@ from __future__ import annotations
 from discord_rtc.protocol.messages import (
     ClientFlags,
     ClientPlatform,
-    CodecInfo,
     Identify,
     Speaking,
     StreamInfo,
     Video,
 )
-from discord_rtc.server.channel import Occupant, leg_media
+from discord_rtc.server.channel import Occupant
 from discord_rtc.server.faults import LegFaults
-from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA, LegSsrcs
-from discord_rtc.server.legs import UdpLeg
+from discord_rtc.server.leg_media import LegSsrcs
 from discord_rtc.server.negotiation import Admission, Refusal
 from discord_rtc.server.session import SessionConfig, VoiceServerSession
+from discord_rtc.server.socket_leg import LegSetup
+from discord_rtc.server.udp_leg import UdpLeg
 from discord_rtc.server.world import VoiceState
 
 
@@ -23,9 +23,8 @@ def refuse(_identify: Identify) -> Admission | Refusal:
 
 
 def occupant() -> Occupant:
-    leg = UdpLeg(
-        1, LegSsrcs(500, ((501, 502), (503, 504))), lambda *_: None, LegFaults(1), lambda *_: None
-    )
+    ssrcs = LegSsrcs(500, ((501, 502), (503, 504)))
+    leg = UdpLeg(LegSetup(1, ssrcs, lambda *_: None, LegFaults(1), lambda *_: None))
     session = VoiceServerSession(8, SessionConfig(("a mode",)), refuse)
     return Occupant(VoiceState(10, 20, 1, "s", flags=2), session, leg, lambda: None)
 
@@ -54,14 +53,3 @@ def test_retransmissions_and_zeros_are_not_announced() -> None:
     someone = occupant()
     someone.video = Video(500, 0, None, (StreamInfo(ssrc=None), StreamInfo(ssrc=502)), 1)
     assert someone.announced() == {500}
-
-
-def test_payload_types_are_those_of_the_codecs() -> None:
-    media = leg_media(
-        [CodecInfo("VP8", "video", 1000, 96, 97), CodecInfo("opus", "audio", 1000, 111)]
-    )
-    assert dict(media.payload_types) == {"VP8": (96, 97), "opus": (111, None)}
-
-
-def test_without_codecs_the_usual_payload_types_hold() -> None:
-    assert leg_media([]) is DEFAULT_LEG_MEDIA

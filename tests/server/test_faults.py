@@ -7,7 +7,7 @@ import pytest
 from discord_rtc.errors import UsageError
 from discord_rtc.netem import Impairment
 from discord_rtc.server.distortion import Padding
-from discord_rtc.server.faults import Faults, ImpairedPath, LegFaults
+from discord_rtc.server.faults import Blockable, Faults, ImpairedPath, LegFaults
 
 ALICE, BOB = 1, 2
 HERE = ("127.0.0.1", 50000)
@@ -118,6 +118,27 @@ def test_clear_takes_back_the_rules_of_one_user_or_of_all() -> None:
     assert not faults.impairing
 
 
+def test_the_next_datagram_on_any_path_is_waited_for() -> None:
+    faults = Faults()
+    alice, bob = faults.attach(ALICE), faults.attach(BOB)
+    assert faults.next_timeout() is None
+    faults.impair(ALICE, up=Impairment(delay=0.2))
+    faults.impair(BOB, down=Impairment(delay=0.1))
+    assert faults.next_timeout() is None
+    assert alice.up is not None
+    assert bob.down is not None
+
+    alice.up.send(b"later", HERE, 1.0)
+    assert faults.next_timeout() == pytest.approx(1.2)
+    bob.down.send(b"sooner", HERE, 1.0)
+    assert faults.next_timeout() == pytest.approx(1.1)
+
+    faults.detach(bob)
+    assert faults.next_timeout() == pytest.approx(1.2)
+    faults.clear()
+    assert faults.next_timeout() is None
+
+
 def test_counters_tell_of_paths_that_are_and_that_were() -> None:
     faults = Faults()
     faults.loss(1.0)
@@ -203,3 +224,81 @@ def test_only_probabilities_are_taken() -> None:
     for rule in (faults.loss, faults.padding, faults.headers):
         with pytest.raises(UsageError):
             rule(1.5)
+
+
+def test_blocked_kinds_vanish_and_are_counted() -> None:
+    faults = Faults()
+    leg = faults.attach(ALICE)
+    assert not leg.blocking
+    faults.block("stun", "dtls")
+
+    assert leg.blocking
+    assert leg.blocks("stun", HERE)
+    assert leg.blocks("dtls", HERE)
+    assert not leg.blocks("media", HERE)
+    assert faults.counters == {"blocked-stun": 1, "blocked-dtls": 1}
+
+
+def test_without_kinds_everything_is_blocked() -> None:
+    faults = Faults()
+    leg = faults.attach(ALICE)
+    faults.block()
+
+    kinds: tuple[Blockable, ...] = ("stun", "dtls", "discovery", "media", "ping")
+    assert all(leg.blocks(kind, HERE) for kind in kinds)
+
+
+def test_blocks_of_one_user_and_of_everybody_add_up() -> None:
+    faults = Faults()
+    alice, bob = faults.attach(ALICE), faults.attach(BOB)
+    faults.block("stun", user_id=ALICE)
+    faults.block("media", user_id=ALICE)
+    faults.block("ping")
+
+    assert [alice.blocks("stun", HERE), alice.blocks("media", HERE)] == [True, True]
+    assert alice.blocks("ping", HERE)
+    assert not bob.blocks("stun", HERE)
+    assert bob.blocks("ping", HERE)
+
+
+def test_allowed_addresses_are_let_through() -> None:
+    faults = Faults()
+    leg = faults.attach(ALICE)
+    relay = ("10.0.0.9", 3478)
+    faults.block("stun", "media", allow=lambda address: address == relay)
+
+    assert not leg.blocks("stun", relay)
+    assert leg.blocks("stun", HERE)
+    faults.block("media")  # a second one that lets nobody through
+    assert leg.blocks("media", relay)
+    assert not leg.blocks("stun", relay)
+
+
+def test_datagrams_of_nobody_follow_the_rules_for_everybody() -> None:
+    faults = Faults()
+    faults.block("stun", user_id=ALICE)
+    assert not faults.blocks("stun", HERE)
+    faults.block("stun")
+
+    assert faults.blocks("stun", HERE)
+    assert faults.counters == {"blocked-stun": 1}
+
+
+def test_clear_lifts_blocks_and_what_was_counted_stays() -> None:
+    faults = Faults()
+    gone, stays = faults.attach(ALICE), faults.attach(BOB)
+    faults.block("dtls")
+    assert gone.blocks("dtls", HERE)
+    assert stays.blocks("dtls", HERE)
+    faults.detach(gone)
+
+    faults.clear()
+
+    assert not stays.blocking
+    assert not stays.blocks("dtls", HERE)
+    assert faults.counters == {"blocked-dtls": 2}
+
+
+def test_only_kinds_that_exist_can_be_blocked() -> None:
+    with pytest.raises(UsageError, match="pigeon cannot be blocked; discovery, dtls, media"):
+        Faults().block("stun", "pigeon")  # type: ignore[arg-type]  # what it is about

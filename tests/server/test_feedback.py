@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from discord_rtc.rtp.packet import RtpPacket
+from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.rtp.rtcp import (
     BitrateEstimate,
     FullIntraRequest,
@@ -16,10 +16,16 @@ from discord_rtc.rtp.rtcp import (
     RtcpPacket,
     SenderReport,
     SourceDescription,
+    TransportFeedback,
+    UnknownRtcp,
     build_rtcp,
     parse_rtcp,
 )
-from discord_rtc.server.feedback import KEYFRAME_INTERVAL, REPORT_INTERVAL
+from discord_rtc.server.feedback import (
+    KEYFRAME_INTERVAL,
+    REPORT_INTERVAL,
+    VIDEO_REPORT_INTERVAL,
+)
 from discord_rtc.server.sfu import DEFAULT_LEG_MEDIA, SERVER_SSRC, LegSsrcs, Room
 
 ALICE, BOB, CAROL = 100, 200, 300
@@ -31,10 +37,11 @@ REPORT = SenderReport(ALICE, 1 << 32, 960, 50, 5000)
 class FakeLeg:
     def __init__(self, leg_id: int) -> None:
         self.leg_id = leg_id
+        self.rtp: list[bytes] = []
         self.rtcp: list[RtcpPacket] = []
 
-    def send_rtp(self, packet: bytes, now: float) -> None:
-        pass
+    def send_rtp(self, packet: bytes, now: float) -> None:  # noqa: ARG002 - as in the protocol
+        self.rtp.append(packet)
 
     def send_rtcp(self, packet: bytes, now: float) -> None:  # noqa: ARG002 - as in the protocol
         self.rtcp += parse_rtcp(packet)
@@ -62,7 +69,7 @@ class Call:
         self.room.receive_rtcp(leg.leg_id, build_rtcp((part,)), now)
 
     def play(self, sequence: int, now: float, ssrc: int = ALICE) -> None:
-        pt = 120 if ssrc == ALICE else 101
+        pt = {ALICE: 120, ALICE_VIDEO: 101, 102: 102}[ssrc]
         packet = RtpPacket(pt, sequence, 960 * sequence, ssrc, b"media").to_bytes()
         self.room.receive_rtp(ALICE, packet, now)
 
@@ -118,10 +125,35 @@ def test_reports_of_receivers_and_descriptions_end_at_the_room(call: Call) -> No
     assert not call.room.counters
 
 
-def test_rtcp_without_a_use_is_counted(call: Call) -> None:
-    call.send(call.bob, BitrateEstimate(BOB, 1_000_000, (ALICE_VIDEO,)))
+@pytest.mark.parametrize(
+    "part",
+    [TransportFeedback(BOB, ALICE, 1, 2, 3, (4,)), UnknownRtcp(207, 0, bytes(4))],
+    ids=["transport-wide feedback", "extended report"],
+)
+def test_rtcp_without_a_use_is_counted_and_ends_at_the_room(call: Call, part: RtcpPacket) -> None:
+    call.send(call.bob, part)
 
     assert call.room.counters["rtcp-ignored"] == 1
+    assert call.alice.take() == call.carol.take() == []
+
+
+def test_bitrate_estimates_of_receivers_end_at_the_room(call: Call) -> None:
+    call.send(call.bob, BitrateEstimate(BOB, 1_000_000, (ALICE_VIDEO,)))
+
+    assert call.alice.take() == call.carol.take() == []
+    assert call.room.counters == {"remb-received": 1}
+
+
+def test_sender_reports_of_retransmissions_end_at_the_room(call: Call) -> None:
+    """The room's retransmissions are its own, with counts of their own."""
+    call.send(call.alice, SenderReport(102, 1 << 32, 960, 50, 5000))
+    call.play(1, 1.0, 102)
+    call.room.handle_timeout(2.0)
+
+    assert call.bob.take() == []
+    [report] = call.alice.take()
+    assert isinstance(report, ReceiverReport)
+    assert [(block.ssrc, block.last_sr) for block in report.blocks] == [(102, 1 << 16)]
 
 
 def test_malformed_rtcp_is_counted(call: Call) -> None:
@@ -136,7 +168,8 @@ def test_all_parts_of_a_compound_are_handled(call: Call) -> None:
 
     call.room.receive_rtcp(ALICE, build_rtcp(parts), 0.0)
 
-    assert call.bob.take() == [REPORT, Nack(SERVER_SSRC, 201, (1,)), PictureLoss(SERVER_SSRC, 201)]
+    assert call.bob.take() == [REPORT, PictureLoss(SERVER_SSRC, 201)]
+    assert call.room.counters["nack-not-kept"] == 1
 
 
 def test_a_picture_loss_reaches_the_owner_in_the_rooms_name(call: Call) -> None:
@@ -214,14 +247,21 @@ def test_a_picture_loss_about_anything_but_watched_video_is_counted(
     assert call.room.counters["feedback-ignored"] == 1
 
 
-def test_a_nack_reaches_the_owner_of_the_stream(call: Call) -> None:
-    call.send(call.bob, Nack(BOB, ALICE_VIDEO, (1, 2, 40)))
+def test_a_nack_is_answered_by_the_room(call: Call) -> None:
+    call.play(7, 1.0, ALICE_VIDEO)
+    call.bob.rtp.clear()
 
-    assert call.alice.take() == [Nack(SERVER_SSRC, ALICE_VIDEO, (1, 2, 40))]
+    call.send(call.bob, Nack(BOB, ALICE_VIDEO, (7,)), 1.1)
+
+    assert [parse_rtp(packet).ssrc for packet in call.bob.rtp] == [102]
+    assert call.alice.take() == []
 
 
-@pytest.mark.parametrize("media_ssrc", [201, 999])
-def test_a_nack_about_own_or_unknown_streams_is_counted(call: Call, media_ssrc: int) -> None:
+@pytest.mark.parametrize("media_ssrc", [ALICE, 102, 201, 999])
+def test_a_nack_about_anything_but_the_video_of_others_is_counted(
+    call: Call, media_ssrc: int
+) -> None:
+    """Audio, retransmissions, own video, unknown."""
     call.send(call.bob, Nack(BOB, media_ssrc, (1,)))
 
     assert call.room.counters["feedback-ignored"] == 1
@@ -237,10 +277,9 @@ def test_feedback_from_outside_the_room_is_counted(call: Call) -> None:
     assert call.room.counters["feedback-ignored"] == 2
 
 
-def test_senders_get_a_receiver_report_every_five_seconds(call: Call) -> None:
+def test_senders_of_audio_get_a_receiver_report_every_five_seconds(call: Call) -> None:
     call.play(1, 10.0)
     call.play(2, 10.02)
-    call.play(7, 10.0, ALICE_VIDEO)
     call.send(call.alice, REPORT, 14.0)
     assert call.room.next_timeout() == 10.0 + REPORT_INTERVAL
 
@@ -249,9 +288,39 @@ def test_senders_get_a_receiver_report_every_five_seconds(call: Call) -> None:
     [report] = call.alice.take()
     assert isinstance(report, ReceiverReport)
     assert report.ssrc == SERVER_SSRC
-    assert [(block.ssrc, block.highest_sequence) for block in report.blocks] == [(100, 2), (101, 7)]
+    assert [(block.ssrc, block.highest_sequence) for block in report.blocks] == [(100, 2)]
     assert (report.blocks[0].last_sr, report.blocks[0].delay_since_last_sr) == (1 << 16, 1 << 16)
     assert call.bob.take() == [REPORT]
+
+
+def test_senders_of_video_get_a_receiver_report_every_second(call: Call) -> None:
+    call.play(1, 10.0)
+    call.play(7, 10.5, ALICE_VIDEO)
+    assert call.room.next_timeout() == 10.5 + VIDEO_REPORT_INTERVAL
+
+    call.room.handle_timeout(11.5)
+    [report] = call.alice.take()
+    assert isinstance(report, ReceiverReport)
+    assert [(block.ssrc, block.highest_sequence) for block in report.blocks] == [(100, 1), (101, 7)]
+
+    call.play(8, 12.0, ALICE_VIDEO)
+    call.room.handle_timeout(12.4)
+    assert call.alice.take() == []
+    call.room.handle_timeout(12.5)
+    assert len(call.alice.take()) == 1
+
+
+def test_reports_are_due_for_each_sender_by_itself(call: Call) -> None:
+    call.room.announce(BOB, (BOB,), 0.0)
+    call.play(1, 10.0)
+    packet = RtpPacket(120, 1, 960, BOB, b"media").to_bytes()
+    call.room.receive_rtp(BOB, packet, 12.0)
+
+    call.room.handle_timeout(15.0)
+    assert (len(call.alice.take()), len(call.bob.take())) == (1, 0)
+    assert call.room.next_timeout() == 17.0
+    call.room.handle_timeout(17.0)
+    assert (len(call.alice.take()), len(call.bob.take())) == (0, 1)
 
 
 def test_reports_stop_when_nothing_is_received_and_begin_again(call: Call) -> None:

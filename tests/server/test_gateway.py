@@ -68,6 +68,24 @@ def test_identify_logs_in() -> None:
     assert client.session.session_id == "the-session"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ("Ann", "Ann"),
+        ("  Ann \n of\tGables\x00", "Ann of Gables"),
+        ("\N{RIGHT-TO-LEFT OVERRIDE}nnA", "nnA"),
+        ("x" * 40, "x" * 32),
+        (" \r\n ", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_identify_may_carry_a_name(wanted: str | None, name: str | None) -> None:
+    client = Client()
+    client.send(2, {"token": "the-token", "properties": {"os": "web", "name": wanted}})
+    assert client.events() == [LoggedIn(5, name)]
+
+
 @pytest.mark.parametrize("identify", [{"token": "guess", "intents": 0}, {"token": None}, {}])
 def test_a_wrong_token_is_refused(identify: dict[str, object]) -> None:
     client = Client()

@@ -129,6 +129,16 @@ def test_login_is_answered_with_ready() -> None:
     assert client.wakes > 0
 
 
+def test_a_name_may_come_with_the_login() -> None:
+    house = House()
+    house.hub.set_name(ANN, "user of before")
+    client = house.connect()
+    client.send(2, {"token": "user-1", "properties": {"name": "Ann"}})
+    ((_, ready),) = client.received()
+    assert cast("Json", ready["user"])["username"] == "Ann"
+    assert [house.hub.name_of(user) for user in (ANN, BOB)] == ["Ann", "user-2"]
+
+
 def test_guilds_follow_ready() -> None:
     house = House()
     house.hub.add_guild(GUILD, "guild", {LOUNGE: "lounge"})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import pytest
 
 from discord_rtc.errors import MalformedPacket
@@ -9,6 +12,9 @@ from discord_rtc.rtp.extensions import (
     AUDIO_LEVEL,
     MID,
     NATIVE_EXTENSION_IDS,
+    PLAYOUT_DELAY,
+    REPAIRED_RID,
+    RID,
     SPEAKER,
     TRANSPORT_CC,
     TWO_BYTE_PROFILE,
@@ -17,6 +23,9 @@ from discord_rtc.rtp.extensions import (
 )
 from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA, LegMedia, LegSsrcs, Renumbering
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BROWSER = LegMedia({"opus": (111, None), "VP8": (96, 97)}, {AUDIO_LEVEL: 14, SPEAKER: 2, MID: 4})
 PACKET = RtpPacket(120, 77, 960, 4000, b"opus", marker=True, padding=b"\x00\x02")
@@ -59,6 +68,80 @@ def test_equal_ids_leave_the_extension_alone() -> None:
     renumbered = parse_rtp(renumbering.apply(packet.to_bytes()))
 
     assert renumbered == packet._replace(payload_type=109)
+
+
+OWN = {AUDIO_LEVEL: 1, PLAYOUT_DELAY: 6}  # our own client over WebRTC: no MID, no numbers
+STACK = {**OWN, MID: 10}
+NUMBERING = {**OWN, TRANSPORT_CC: 5}
+FEEDBACK = frozenset({"transport-cc"})
+
+
+def media(ids: Mapping[str, int], feedback: frozenset[str] = frozenset()) -> LegMedia:
+    return LegMedia({"opus": (120, None)}, ids, feedback)
+
+
+SRTP_STACK = replace(media(NATIVE_EXTENSION_IDS), srtp=True)  # numbers as native clients, bundles
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver"),
+    [
+        (DEFAULT_LEG_MEDIA, media(OWN)),
+        (media(OWN), DEFAULT_LEG_MEDIA),
+        (media(OWN), media(OWN)),
+        (media(OWN), media(NUMBERING, FEEDBACK)),
+        (media({AUDIO_LEVEL: 1}), media({PLAYOUT_DELAY: 6})),
+        (DEFAULT_LEG_MEDIA, media(NATIVE_EXTENSION_IDS, FEEDBACK)),
+    ],
+)
+def test_packets_that_say_nothing_about_their_connection_pass_as_they_are(
+    sender: LegMedia, receiver: LegMedia
+) -> None:
+    assert Renumbering.between(sender, receiver, 120) == Renumbering(120, None)
+
+
+@pytest.mark.parametrize(
+    ("sender", "receiver"),
+    [
+        (media(STACK), media(STACK)),
+        (media(STACK), DEFAULT_LEG_MEDIA),
+        (DEFAULT_LEG_MEDIA, media(STACK)),
+        (media(OWN), media(STACK)),
+        (media(NUMBERING), media(NUMBERING)),
+        (media(NUMBERING), DEFAULT_LEG_MEDIA),
+        (media(NATIVE_EXTENSION_IDS, FEEDBACK), DEFAULT_LEG_MEDIA),
+        (media({**OWN, RID: 11}), media(OWN)),
+        (SRTP_STACK, SRTP_STACK),
+        (SRTP_STACK, DEFAULT_LEG_MEDIA),
+        (media({**OWN, REPAIRED_RID: 12}), media(OWN)),
+    ],
+)
+def test_what_belongs_to_one_connection_never_reaches_another(
+    sender: LegMedia, receiver: LegMedia
+) -> None:
+    bound = [(ident, b"12") for ident in (5, 10, 11, 12)]
+    packet = with_elements((1, b"\x20"), *bound, (6, b"123"))
+
+    renumbered = Renumbering.between(sender, receiver, 120).apply(packet.to_bytes())
+
+    parsed = parse_rtp(renumbered)
+    elements = parse_elements(parsed.extension_profile or 0, parsed.extension_data)
+    assert elements == ((1, b"\x20"), (6, b"123"))
+
+
+def test_an_id_that_means_something_else_to_the_receiver_is_not_passed() -> None:
+    renumbering = Renumbering.between(media({AUDIO_LEVEL: 1}), media({SPEAKER: 1}), 120)
+
+    assert renumbering == Renumbering(120, ())
+
+
+def test_feedback_about_bandwidth_is_for_those_who_negotiated_it() -> None:
+    assert DEFAULT_LEG_MEDIA.transport_cc is None
+    assert not DEFAULT_LEG_MEDIA.remb
+    assert media(NUMBERING).transport_cc is None
+    assert media(NUMBERING, FEEDBACK).transport_cc == 5
+    assert media(OWN, FEEDBACK).transport_cc is None
+    assert media(OWN, frozenset({"goog-remb"})).remb
 
 
 def test_other_ids_are_mapped_and_what_belongs_to_a_connection_is_left_out() -> None:

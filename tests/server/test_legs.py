@@ -20,13 +20,15 @@ from discord_rtc.protocol.discovery import (
 )
 from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.rtp.rtcp import ReceiverReport, build_rtcp
-from discord_rtc.server import legs as legs_module
+from discord_rtc.server import udp_leg
+from discord_rtc.server.datagrams import DatagramKind
 from discord_rtc.server.faults import Faults
-from discord_rtc.server.legs import DatagramKind, Demultiplexer, UdpLeg, classify
+from discord_rtc.server.legs import Demultiplexer
 from discord_rtc.server.sfu import LegSsrcs
 
 if TYPE_CHECKING:
     from discord_rtc.crypto.cipher import TransportCipher
+    from discord_rtc.server.udp_leg import UdpLeg
 
 GCM = "aead_aes256_gcm_rtpsize"
 ALICE, BOB = 100, 200
@@ -54,6 +56,9 @@ class FakeRoom:
 
     def receive_rtcp(self, leg_id: int, packet: bytes, now: float) -> None:  # noqa: ARG002 - as in the protocol
         self.rtcp.append((leg_id, packet))
+
+    def connected(self, leg_id: int, now: float) -> None:  # noqa: ARG002 - as in the protocol
+        raise AssertionError("plain legs can be sent to from the beginning")
 
 
 class Server:
@@ -87,27 +92,6 @@ class Server:
 @pytest.fixture
 def server() -> Server:
     return Server()
-
-
-@pytest.mark.parametrize(
-    ("datagram", "kind"),
-    [
-        (audio(1) + bytes(20), DatagramKind.RTP),
-        (b"\x80\xf8" + bytes(30), DatagramKind.RTP),
-        (report() + bytes(20), DatagramKind.RTCP),
-        (report() + bytes(15), DatagramKind.KEEPALIVE),
-        (b"\x80\x78" + bytes(25), DatagramKind.KEEPALIVE),
-        (build_request(1), DatagramKind.DISCOVERY),
-        (build_response(1, "1.2.3.4", 5), DatagramKind.DISCOVERY),
-        (build_ping(7), DatagramKind.PING),
-        (build_pong(7), DatagramKind.KEEPALIVE),
-        (b"", DatagramKind.KEEPALIVE),
-        (struct.pack("<II", 0x80, 0), DatagramKind.KEEPALIVE),  # discord.js after 128 keepalives
-        (b"\x16\xfe\xfd" + bytes(40), DatagramKind.KEEPALIVE),  # DTLS, for which nobody is here
-    ],
-)
-def test_datagrams_are_told_apart_by_their_first_bytes(datagram: bytes, kind: DatagramKind) -> None:
-    assert classify(datagram) is kind
 
 
 def test_discovery_is_answered_with_the_address_it_came_from(server: Server) -> None:
@@ -189,6 +173,42 @@ def test_rtcp_is_found_by_ssrc_too(server: Server) -> None:
     server.receive(server.bob_cipher.protect_rtcp(report(BOB)), BOB_AT)
 
     assert server.room.rtcp == [(BOB, report(BOB))]
+
+
+def test_who_only_receives_is_found_by_its_discovery(server: Server) -> None:
+    server.receive(server.alice_cipher.protect_rtcp(report(1)), ALICE_AT)
+
+    assert server.room.rtcp == [(ALICE, report(1))]
+    assert server.counters.get("unknown-peer", 0) == 0
+
+
+def test_discovery_from_the_address_of_somebody_else_takes_nothing_away(server: Server) -> None:
+    server.receive(build_request(BOB), BOB_AT)
+    server.receive(build_request(ALICE), BOB_AT)  # not authentic: Alice's address is there now
+
+    server.receive(server.bob_cipher.protect_rtcp(report(1)), BOB_AT)
+    server.receive(server.alice_cipher.protect_rtcp(report(1)), BOB_AT)
+
+    assert server.room.rtcp == [(BOB, report(1)), (ALICE, report(1))]
+
+
+def test_discovery_finds_nobody_who_is_elsewhere_by_now(server: Server) -> None:
+    server.receive(server.alice_cipher.protect_rtp(audio(1)), BOB_AT)
+
+    server.receive(server.alice_cipher.protect_rtcp(report(1)), ALICE_AT)
+
+    assert server.room.rtcp == []
+    assert server.counters["unknown-peer"] == 1
+
+
+def test_discovery_of_a_leg_that_is_gone_finds_nobody(server: Server) -> None:
+    server.receive(build_request(BOB), ALICE_AT)
+    for leg in (server.alice, server.bob):
+        server.legs.remove_leg(leg, 0.0)
+
+    server.receive(server.alice_cipher.protect_rtcp(report(1)), ALICE_AT)
+
+    assert server.counters["unknown-peer"] == 1
 
 
 def test_a_known_address_may_send_any_ssrc_which_the_room_judges(server: Server) -> None:
@@ -293,8 +313,8 @@ def test_addresses_of_discovery_are_remembered_in_bounds(server: Server) -> None
     assert server.bob.address == ("6.6.6.6", 99)  # merely the latest one, which is not settled
     server.receive(build_request(BOB), BOB_AT)
     assert server.bob.address == BOB_AT
-    server.bob.start(GCM, bytes(32), claimed=("6.6.6.6", legs_module.MAX_DISCOVERED))
-    assert server.bob.address == ("6.6.6.6", legs_module.MAX_DISCOVERED)
+    server.bob.start(GCM, bytes(32), claimed=("6.6.6.6", udp_leg.MAX_DISCOVERED))
+    assert server.bob.address == ("6.6.6.6", udp_leg.MAX_DISCOVERED)
 
 
 def test_a_new_session_may_use_the_socket_of_an_older_one(server: Server) -> None:
@@ -390,12 +410,12 @@ def test_a_new_key_replaces_the_old_one(server: Server) -> None:
 def test_a_removed_leg_neither_sends_nor_receives(server: Server) -> None:
     server.receive(server.alice_cipher.protect_rtp(audio(1)), ALICE_AT)
 
-    server.legs.remove_leg(server.alice)
+    server.legs.remove_leg(server.alice, 0.0)
     server.receive(server.alice_cipher.protect_rtp(audio(2)), ALICE_AT)
     server.receive(build_request(ALICE), ALICE_AT)
     server.alice.send_rtp(audio(1, BOB), 0.0)
     server.alice.discovered(MALLORY_AT)
-    server.legs.remove_leg(server.alice)
+    server.legs.remove_leg(server.alice, 0.0)
 
     assert len(server.room.rtp) == 1
     assert server.sent == []
@@ -405,7 +425,7 @@ def test_a_removed_leg_neither_sends_nor_receives(server: Server) -> None:
 
 
 def test_closing_removes_all_legs(server: Server) -> None:
-    server.legs.close()
+    server.legs.close(0.0)
 
     server.receive(build_request(BOB), BOB_AT)
 
@@ -420,7 +440,7 @@ def test_used_up_nonces_are_told_once_and_never_repeated(
         assert side == "server"
         return create_cipher(mode, key, side="server", first_nonce=0xFFFFFFFE)
 
-    monkeypatch.setattr(legs_module, "create_cipher", nearly_used_up)
+    monkeypatch.setattr(udp_leg, "create_cipher", nearly_used_up)
     server.alice.start(GCM, b"\x11" * 32)
     for number in range(10):
         if rtcp:
@@ -503,7 +523,7 @@ def test_an_impaired_leg_that_is_removed_sends_nothing_more(server: Server) -> N
     server.receive(server.alice_cipher.protect_rtp(audio(1)), ALICE_AT)
     server.alice.send_rtp(audio(1, BOB), 0.0)
 
-    server.legs.remove_leg(server.alice)
+    server.legs.remove_leg(server.alice, 0.0)
     server.legs.handle_timeout(2.0)
 
     assert server.room.rtp == []

@@ -391,7 +391,7 @@ async def test_guilds_and_names_can_be_prepared() -> None:
 
 async def test_used_up_nonces_end_a_session_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     last = partial(create_cipher, first_nonce=0xFFFF_FFFF)
-    monkeypatch.setattr("discord_rtc.server.legs.create_cipher", last)
+    monkeypatch.setattr("discord_rtc.server.udp_leg.create_cipher", last)
     async with (
         LocalServer() as server,
         voice(admitted(server, ANN)) as ann,
@@ -485,6 +485,8 @@ async def test_wrong_arguments_are_refused() -> None:
     for modes in ([], ["rot13"]):
         with pytest.raises(UsageError, match="modes"):
             LocalServer(modes=modes)
+    with pytest.raises(UsageError, match="max_video_bps"):
+        LocalServer(max_video_bps=0)
 
 
 async def test_media_uses_the_same_port_when_it_is_free() -> None:

@@ -17,7 +17,7 @@ from discord_rtc.netem import Impairment
 from discord_rtc.protocol.discovery import build_ping, build_pong, build_request, parse_response
 from discord_rtc.rtp.packet import RtpPacket, is_rtcp, parse_rtp
 from discord_rtc.rtp.rtcp import PictureLoss, build_rtcp, parse_rtcp
-from discord_rtc.server import legs as legs_module
+from discord_rtc.server import udp_leg
 from discord_rtc.server.faults import Faults
 from discord_rtc.server.media_socket import DRAIN_LIMIT, MediaSocket
 from discord_rtc.server.sfu import DEFAULT_LEG_MEDIA, SERVER_SSRC, LegSsrcs, Room
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from discord_rtc.crypto.cipher import TransportCipher
-    from discord_rtc.server.legs import UdpLeg
+    from discord_rtc.server.udp_leg import UdpLeg
 
 GCM = "aead_aes256_gcm_rtpsize"
 
@@ -256,6 +256,28 @@ async def test_the_rooms_timers_run(call: Call) -> None:
     assert call.room.counters["rtp-in"] == 0
 
 
+class CountingRoom(Room):
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken = 0
+
+    def handle_timeout(self, now: float) -> None:
+        self.woken += 1
+        super().handle_timeout(now)
+
+
+@pytest.mark.asyncio
+async def test_a_room_in_which_nothing_happens_is_not_woken(call: Call) -> None:
+    idle = CountingRoom()
+    call.media.add_room(idle)
+    alice, _ = call.join(100, announce=False)
+    alice.send(1)
+
+    await until(lambda: call.media.counters["unannounced"])
+
+    assert idle.woken == 0
+
+
 @pytest.mark.asyncio
 async def test_delayed_datagrams_arrive_by_themselves() -> None:
     faults = Faults()
@@ -282,7 +304,7 @@ async def test_a_leg_without_nonces_is_told_once(monkeypatch: pytest.MonkeyPatch
     )
     alice, _ = call.join(100)
     with monkeypatch.context() as patch:
-        patch.setattr(legs_module, "create_cipher", nearly_used_up)
+        patch.setattr(udp_leg, "create_cipher", nearly_used_up)
         bob, bob_leg = call.join(200)
     await discover(bob)
     for number in range(5):
@@ -304,7 +326,7 @@ async def test_a_failed_leg_needs_nobody_to_be_told(
         return create_cipher(mode, key, side="server", first_nonce=0xFFFFFFFF)
 
     alice, _ = call.join(100)
-    monkeypatch.setattr(legs_module, "create_cipher", nearly_used_up)
+    monkeypatch.setattr(udp_leg, "create_cipher", nearly_used_up)
     bob, _ = call.join(200)
     await discover(bob)
     for number in range(3):

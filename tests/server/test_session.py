@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discord_rtc.ice.credentials import IceCredentials
 from discord_rtc.protocol.messages import (
     ClientsConnect,
     Identify,
@@ -20,6 +21,7 @@ from discord_rtc.server.events import (
     Closed,
     CodecsSet,
     Identified,
+    NoRouteTold,
     ProtocolSelected,
     SpeakingSet,
     VideoSet,
@@ -30,6 +32,8 @@ from discord_rtc.server.negotiation import MAX_LAYERS, Admission, Refusal
 from discord_rtc.server.session import MAX_UNREAD, SessionConfig, VoiceServerSession
 
 MODE = "aead_aes256_gcm_rtpsize"
+FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
+OURS = IceCredentials("ours", "p" * 22)
 IDENTIFY: dict[str, object] = {
     "server_id": "1",
     "user_id": "2",
@@ -45,7 +49,7 @@ SELECT: dict[str, object] = {
 
 def admit(identify: Identify) -> Admission | Refusal:
     if identify.token == "the-token":
-        return Admission(500, "127.0.0.1", 40_000)
+        return Admission(500, "127.0.0.1", 40_000, FINGERPRINT, lambda: OURS)
     return Refusal(4004, "wrong")
 
 
@@ -206,7 +210,7 @@ def test_a_second_select_protocol_is_refused() -> None:
 
 def test_an_unknown_transport_is_refused() -> None:
     client = Client().identify()
-    client.send(1, {"protocol": "webrtc", "data": "v=0"})
+    client.send(1, {"protocol": "carrier pigeon", "data": "a message"})
     assert client.code == 4012
 
 
@@ -236,8 +240,8 @@ def test_an_unknown_opcode_closes_with_4001(opcode: int) -> None:
     assert client.code == 4001
 
 
-@pytest.mark.parametrize("opcode", [17, 19, 32])
-def test_dead_opcodes_and_no_route_are_ignored(opcode: int) -> None:
+@pytest.mark.parametrize("opcode", [17, 19])
+def test_dead_opcodes_are_ignored(opcode: int) -> None:
     client = Client().live()
     client.send(opcode, {})
     assert (client.code, client.events()) == (None, [])
@@ -303,14 +307,14 @@ def test_below_version_8_there_is_no_seq() -> None:
 def test_speaking_is_reported(ssrc: int) -> None:
     client = Client().live()
     client.send(5, {"speaking": 5, "ssrc": ssrc, "delay": 0})
-    assert client.events() == [SpeakingSet(5)]
+    assert client.events() == [SpeakingSet(5, ssrc)]
 
 
 def test_speaking_before_select_protocol_is_reported_too() -> None:
     client = Client().identify()
     client.events()
     client.send(5, {"speaking": 1, "ssrc": 500, "delay": 0})
-    assert client.events() == [SpeakingSet(1)]
+    assert client.events() == [SpeakingSet(1, 500)]
 
 
 def test_speaking_with_a_foreign_ssrc_is_refused() -> None:
@@ -363,6 +367,111 @@ def test_cleared_video_is_accepted() -> None:
     client.send(12, {"audio_ssrc": 500, "video_ssrc": 0, "rtx_ssrc": 0, "streams": []})
     (event,) = client.events()
     assert event == VideoSet(Video(500, 0, 0, ()))
+
+
+WEBRTC: dict[str, object] = {
+    "protocol": "webrtc",
+    "data": f"a=ice-ufrag:abcd\na=ice-pwd:{'q' * 22}\na=fingerprint:{FINGERPRINT}\n"
+    "a=rtpmap:111 opus/48000/2\na=rtpmap:96 VP8/90000\na=rtpmap:97 rtx/90000",
+}
+
+
+def webrtc() -> Client:
+    client = Client().identify()
+    client.received()
+    client.events()
+    client.send(1, WEBRTC)
+    return client
+
+
+def test_a_webrtc_client_is_answered_with_a_fragment() -> None:
+    client = webrtc()
+    ((opcode, data, seq),) = client.received()
+    description = cast("dict[str, object]", data)
+    assert (opcode, seq) == (4, 2)
+    assert description.keys().isdisjoint({"mode", "secret_key"})
+    assert (description["audio_codec"], description["video_codec"]) == ("opus", "VP8")
+    assert description["sdp"] == (
+        "m=audio 40000 ICE/SDP\n"
+        f"a=fingerprint:{FINGERPRINT}\n"
+        "c=IN IP4 127.0.0.1\n"
+        "a=rtcp:40000\n"
+        "a=ice-ufrag:ours\n"
+        f"a=ice-pwd:{'p' * 22}\n"
+        f"a=fingerprint:{FINGERPRINT}\n"
+        "a=candidate:1 1 UDP 4261412862 127.0.0.1 40000 typ host\n"
+    )
+    (event,) = client.events()
+    assert isinstance(event, ProtocolSelected)
+    assert event.webrtc is not None
+    assert (event.webrtc.client.ufrag, event.webrtc.credentials) == ("abcd", OURS)
+    assert [codec.name for codec in event.codecs] == ["opus", "VP8"]
+
+
+def test_no_secret_of_a_webrtc_client_reaches_a_log() -> None:
+    (event,) = webrtc().events()
+    assert "q" * 22 not in repr(event)
+    assert "p" * 22 not in repr(event)
+
+
+@pytest.mark.parametrize(
+    ("sdp", "reason"),
+    [
+        ("", "has no a=ice-ufrag"),
+        (f"a=ice-ufrag:abcd\na=ice-pwd:{'q' * 22}", "has no a=fingerprint"),
+        (f"a=ice-ufrag:abcd\na=ice-pwd:short\na=fingerprint:{FINGERPRINT}", "a=ice-pwd is not"),
+    ],
+)
+def test_lines_of_sdp_that_cannot_be_used_are_refused_with_the_reason(
+    sdp: str, reason: str
+) -> None:
+    client = Client().identify()
+    client.send(1, {"protocol": "webrtc", "data": sdp})
+    assert client.session.closing is not None
+    code, said = client.session.closing
+    assert code == 4020
+    assert reason in said
+
+
+def test_webrtc_without_any_sdp_is_refused() -> None:
+    client = Client().identify()
+    client.send(1, {"protocol": "webrtc"})
+    assert client.code == 4020
+
+
+def test_a_second_select_protocol_is_refused_whatever_it_selects() -> None:
+    client = webrtc()
+    client.send(1, SELECT)
+    assert client.code == 4020
+
+
+def test_a_webrtc_client_names_its_own_ssrcs() -> None:
+    client = webrtc()
+    client.events()
+    client.send(5, {"speaking": 1, "ssrc": 7, "delay": 5})
+    client.send(12, {"audio_ssrc": 7, "video_ssrc": 8, "rtx_ssrc": 9, "streams": [{"ssrc": 8}]})
+    assert client.code is None
+    speaking, video = client.events()
+    assert speaking == SpeakingSet(1, 7)
+    assert isinstance(video, VideoSet)
+    assert video.video.video_ssrc == 8
+
+
+def test_before_the_choice_only_the_ssrcs_of_ready_count() -> None:
+    client = Client().identify()
+    client.send(5, {"speaking": 1, "ssrc": 7, "delay": 5})
+    assert client.code == 4020
+
+
+def test_a_client_without_a_route_says_so_and_may_go_on() -> None:
+    client = Client().identify()
+    client.events()
+    client.send(32, {})
+    client.send(1, SELECT)
+    client.send(32, {})
+    told = [event for event in client.events() if isinstance(event, NoRouteTold)]
+    assert len(told) == 2
+    assert client.code is None
 
 
 def test_sink_wants_are_reported() -> None:

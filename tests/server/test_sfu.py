@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import pytest
 
+from discord_rtc.crypto.srtp import SrtpCipher, SrtpKeys, SrtpProfile
 from discord_rtc.errors import UsageError
 from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS, SPEAKER, build_elements
+from discord_rtc.rtp.history import wrap_rtx
+from discord_rtc.rtp.loss import REORDER_SECONDS
 from discord_rtc.rtp.packet import RtpPacket, parse_rtp
 from discord_rtc.rtp.rtcp import PictureLoss, RtcpPacket, parse_rtcp
+from discord_rtc.server.feedback import VIDEO_REPORT_INTERVAL
 from discord_rtc.server.sfu import (
     DEFAULT_LEG_MEDIA,
     HOLD_LIMIT,
@@ -17,6 +24,9 @@ from discord_rtc.server.sfu import (
     LegSsrcs,
     Room,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ALICE, BOB, CAROL = 100, 200, 300
 OPUS, H264, H264_RTX = 120, 101, 102
@@ -94,13 +104,48 @@ def test_a_receiver_gets_its_own_payload_types(call: Call) -> None:
 
     call.send(audio())
     call.send(video())
-    call.send(video(9, ALICE + 2, H264_RTX))
 
-    assert [parse_rtp(packet) for packet in koe.rtp] == [
-        audio(),
-        video(payload_type=103),
-        video(9, ALICE + 2, 104),
-    ]
+    assert [parse_rtp(packet) for packet in koe.rtp] == [audio(), video(payload_type=103)]
+
+
+def test_an_srtp_receiver_that_wants_nothing_is_kept_in_step(call: Call) -> None:
+    bob = call.add(BOB, replace(KOE, srtp=True), deaf=True)
+    carol = call.add(CAROL, deaf=True)
+    listener = call.add(4 * ALICE, replace(KOE, srtp=True))
+
+    for sequence in range(0, 70_000, 1000):
+        call.send(audio(sequence & 0xFFFF))
+
+    kept = [parse_rtp(packet) for packet in bob.rtp]
+    assert [packet.sequence for packet in kept] == [9000, 17_000, 25_000, 33_000, 41_000, 50_000,
+                                                    58_000, 464]  # fmt: skip
+    assert {(packet.payload_type, packet.payload) for packet in kept} == {(120, b"")}
+    assert {packet.ssrc for packet in kept} == {ALICE}
+    assert carol.rtp == []
+    assert len(listener.rtp) == 70
+    assert call.alice.rtp == []
+
+
+def test_who_was_deaf_for_half_a_turn_of_the_numbers_hears_again_over_srtp(call: Call) -> None:
+    keys = SrtpKeys.from_exported(SrtpProfile.AEAD_AES_128_GCM, bytes(range(56)))
+    server, client = SrtpCipher(keys, side="server"), SrtpCipher(keys, side="client")
+    bob = call.add(BOB, replace(KOE, srtp=True))
+
+    def heard() -> list[int]:
+        datagrams = [server.protect_rtp(packet) for packet in bob.rtp]
+        bob.rtp.clear()
+        plain = [parse_rtp(client.unprotect_rtp(datagram)) for datagram in datagrams]
+        return [packet.sequence for packet in plain if packet.payload]
+
+    call.send(audio(1))
+    assert heard() == [1]
+    call.room.set_deaf(BOB, deaf=True)
+    for sequence in range(1001, 40_002, 1000):
+        call.send(audio(sequence))
+    assert heard() == []
+    call.room.set_deaf(BOB, deaf=False)
+    call.send(audio(40_002))
+    assert heard() == [40_002]
 
 
 def test_receivers_with_equal_numbers_share_one_renumbering(call: Call) -> None:
@@ -185,8 +230,14 @@ def test_an_unknown_payload_type_is_counted(call: Call) -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    [video(ssrc=ALICE), audio(ssrc=ALICE + 1), video(ssrc=ALICE + 2), video(payload_type=102)],
-    ids=["video on audio", "audio on video", "media on rtx", "rtx on media"],
+    [
+        video(ssrc=ALICE),
+        audio(ssrc=ALICE + 1),
+        audio(ssrc=ALICE + 2),
+        video(ssrc=ALICE + 2),
+        video(payload_type=102),
+    ],
+    ids=["video on audio", "audio on video", "audio on rtx", "media on rtx", "rtx on media"],
 )
 def test_a_payload_type_must_belong_on_its_ssrc(call: Call, packet: RtpPacket) -> None:
     bob = call.add(BOB)
@@ -264,12 +315,87 @@ def test_what_is_held_is_bounded_for_each_ssrc(call: Call) -> None:
     assert parse_rtp(call.alice.rtp[0]) == audio(0, BOB)
 
 
-def test_retransmissions_are_announced_with_their_video(call: Call) -> None:
+def retransmission(sequence: int, of: RtpPacket) -> RtpPacket:
+    return wrap_rtx(of, ALICE + 2, H264_RTX, sequence)
+
+
+def test_a_retransmission_goes_on_as_the_packet_that_it_repairs(call: Call) -> None:
+    bob, koe = call.add(BOB), call.add(CAROL, KOE)
+    call.send(video(1))
+    call.send(video(3))
+
+    call.send(retransmission(9, video(2)))
+
+    assert [parse_rtp(packet) for packet in bob.rtp] == [video(1), video(3), video(2)]
+    assert parse_rtp(koe.rtp[-1]) == video(2, payload_type=103)
+    assert call.room.counters["restored"] == 1
+
+
+def test_a_retransmission_of_what_was_received_is_not_forwarded(call: Call) -> None:
+    bob = call.add(BOB)
+    call.send(video(1))
+
+    call.send(retransmission(9, video(1)))
+
+    assert len(bob.rtp) == 1
+    assert call.room.counters["rtx-unneeded"] == 1
+
+
+def test_bandwidth_probes_are_not_forwarded(call: Call) -> None:
     bob = call.add(BOB)
 
-    packet = call.send(video(5, ALICE + 2, H264_RTX))
+    call.send(video(9, ALICE + 2, H264_RTX)._replace(payload=b"", padding=bytes(223) + b"\xe0"))
 
-    assert bob.rtp == [packet]
+    assert bob.rtp == []
+    assert call.room.counters["probes"] == 1
+
+
+def test_a_retransmission_of_an_unknown_payload_type_is_counted(call: Call) -> None:
+    call.send(video(9, ALICE + 2, 99))
+
+    assert call.room.counters["unknown-payload-type"] == 1
+
+
+def test_a_malformed_retransmission_is_counted(call: Call) -> None:
+    packet = bytearray(video(9, ALICE + 2, H264_RTX).to_bytes())
+    packet[0] |= 0x20  # padding, of as many bytes as the last one says
+
+    call.room.receive_rtp(ALICE, bytes(packet), 0.0)
+
+    assert call.room.counters["malformed"] == 1
+
+
+def test_retransmissions_are_announced_with_their_video(call: Call) -> None:
+    call.add(BOB)
+    first, second = video(1, BOB + 1), video(2, BOB + 1)
+    call.send(first, BOB)
+    call.send(video(3, BOB + 1), BOB)
+    call.send(wrap_rtx(second, BOB + 2, H264_RTX, 1), BOB)
+    assert call.alice.rtp == []
+
+    call.room.announce(BOB, (BOB + 1,), 0.1)
+
+    assert [parse_rtp(packet) for packet in call.alice.rtp] == [first, video(3, BOB + 1), second]
+
+
+def test_video_that_comes_twice_is_forwarded_once(call: Call) -> None:
+    """Clients without RTX send the very packet again, perhaps also when it was not lost."""
+    bob = call.add(BOB)
+    call.send(video(1))
+
+    call.send(video(1), now=0.1)
+
+    assert len(bob.rtp) == 1
+    assert call.room.counters["duplicate"] == 1
+
+
+def test_audio_that_comes_twice_is_not_looked_at(call: Call) -> None:
+    bob = call.add(BOB)
+    call.send(audio(1))
+
+    call.send(audio(1))
+
+    assert len(bob.rtp) == 2
 
 
 def test_announcing_somebody_elses_ssrc_is_counted(call: Call) -> None:
@@ -316,6 +442,17 @@ def test_held_packets_of_a_removed_leg_are_forgotten(call: Call) -> None:
     call.room.remove(BOB, 0.0)  # once more is harmless
 
 
+def test_who_can_be_reached_at_last_gets_a_keyframe_of_every_video(call: Call) -> None:
+    call.add(BOB)
+    call.alice.rtcp.clear()
+
+    call.room.connected(BOB, 5.0)
+
+    assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
+    call.room.connected(999, 9.0)  # who has left meanwhile
+    assert len(call.alice.rtcp) == 1
+
+
 def test_a_newcomer_gets_a_keyframe_of_every_video(call: Call) -> None:
     call.add(BOB, now=1.0)
 
@@ -338,15 +475,16 @@ def test_a_receiver_chooses_its_video(call: Call) -> None:
     bob = call.add(BOB, now=0.0)
     call.room.set_wants(BOB, {ALICE + 1: 0}, None, 1.0)
     call.send(video(1))
-    call.send(video(2, ALICE + 2, H264_RTX))
+    call.send(video(3))
+    call.send(retransmission(1, video(2)))
     heard = call.send(audio(1))
     assert bob.rtp == [heard]
     call.alice.rtcp.clear()
 
     call.room.set_wants(BOB, {}, 100, 2.0)
-    call.send(video(3))
+    call.send(video(4))
 
-    assert parse_rtp(bob.rtp[-1]) == video(3)
+    assert parse_rtp(bob.rtp[-1]) == video(4)
     assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
 
 
@@ -409,3 +547,47 @@ def test_the_sooner_of_held_packets_and_reports_wakes_the_room(call: Call) -> No
     call.send(audio(1, BOB), BOB, now=2.0)
 
     assert call.room.next_timeout() == 2.0 + HOLD_TIME
+
+
+def turn_off_and_on(room: Room) -> None:
+    room.set_wants(BOB, {}, 0, 1.1)
+    room.set_wants(BOB, {}, 100, 1.1)
+
+
+INPUTS: dict[str, Callable[[Room], object]] = {
+    "add": lambda room: room.add(FakeLeg(CAROL), LegSsrcs(CAROL), DEFAULT_LEG_MEDIA, 1.1),
+    "connected": lambda room: room.connected(BOB, 1.1),
+    "remove": lambda room: room.remove(BOB, 1.1),
+    "announce": lambda room: room.announce(BOB, (BOB,), 1.1),
+    "media": lambda room: room.set_media(BOB, KOE, 1.1),
+    "wants": turn_off_and_on,
+    "rtp": lambda room: room.receive_rtp(ALICE, video(9).to_bytes(), 1.1),
+    "rtcp": lambda room: room.receive_rtcp(BOB, PictureLoss(BOB, ALICE + 1).to_bytes(), 1.1),
+    "timeout": lambda room: room.handle_timeout(1.5),
+}
+
+
+@pytest.mark.parametrize("happens", INPUTS.values(), ids=INPUTS)
+def test_the_deadline_follows_whatever_happens(
+    call: Call, happens: Callable[[Room], object]
+) -> None:
+    call.add(BOB, now=0.9)
+    call.send(audio(1, BOB), BOB, now=1.0)
+    call.send(video(1), now=1.0)
+    before = call.room.next_timeout()
+    assert before == 1.0 + HOLD_TIME
+
+    happens(call.room)
+
+    assert call.room.next_timeout() not in (before, None)
+
+
+def test_video_that_has_ended_is_not_waited_for(call: Call) -> None:
+    call.add(BOB, now=0.9)
+    call.send(video(1), now=1.0)
+    call.send(video(3), now=1.0)
+    assert call.room.next_timeout() == pytest.approx(1.0 + REORDER_SECONDS)
+
+    call.room.withdraw(ALICE, (ALICE + 1,))
+
+    assert call.room.next_timeout() == 1.0 + VIDEO_REPORT_INTERVAL

@@ -6,8 +6,9 @@ import pytest
 
 from discord_rtc.errors import UsageError
 from discord_rtc.frames import MediaKind
+from discord_rtc.rtp.extensions import TRANSPORT_CC
 from discord_rtc.rtp.rtcp import SenderReport, ntp_middle
-from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA, LegSsrcs
+from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA, LegMedia, LegSsrcs
 from discord_rtc.server.streams import Participant, Participants, Plan, Stream
 
 ALICE = LegSsrcs(100, ((101, 102),))
@@ -44,6 +45,33 @@ def test_every_ssrc_is_a_stream_of_its_kind() -> None:
     assert [announced(stream).shows for stream in streams] == [False, True, False]
 
 
+def test_video_is_repaired_by_the_retransmissions_of_its_layer() -> None:
+    streams = participant(BOB).streams
+
+    assert [stream.rtx_ssrc for stream in streams] == [200, 202, 202, 204, 204]
+    assert [stream.repair is not None for stream in streams] == [False, True, False, True, False]
+
+
+def test_a_stream_knows_what_it_received_and_when() -> None:
+    video = participant(ALICE).streams[1]
+
+    assert video.received(65_535, 0, 1200, 1.0) == 65_535
+    assert video.received(0, 0, 800, 2.0) == 65_536
+    assert video.received(0, 0, 800, 2.5) is None
+
+    assert (video.octets, video.heard_at) == (2800, 2.5)
+
+
+def test_a_new_negotiation_changes_which_feedback_is_taken() -> None:
+    alice = participant(ALICE)
+    assert (alice.transport_cc, alice.remb) == (None, False)
+
+    feedback = frozenset({"transport-cc", "goog-remb"})
+    alice.negotiated(LegMedia({}, {TRANSPORT_CC: 3}, feedback))
+
+    assert (alice.transport_cc, alice.remb) == (3, True)
+
+
 def test_video_shows_when_it_is_announced() -> None:
     video = participant(ALICE).streams[1]
 
@@ -54,7 +82,7 @@ def test_video_shows_when_it_is_announced() -> None:
 def test_a_report_tells_loss_since_the_last_one() -> None:
     audio = participant(ALICE).streams[0]
     for sequence in (10, 11, 12, 14, 15, 16, 17, 18):
-        audio.received(sequence, 960 * sequence, 0.02 * sequence)
+        audio.received(sequence, 960 * sequence, 100, 0.02 * sequence)
     assert audio.heard
 
     block = audio.report(1.0)
@@ -63,15 +91,15 @@ def test_a_report_tells_loss_since_the_last_one() -> None:
     assert block.fraction_lost == (1 << 8) // 9
     assert (block.jitter, block.last_sr, block.delay_since_last_sr) == (0, 0, 0)
     assert not audio.heard
-    audio.received(19, 960 * 19, 0.38)
+    audio.received(19, 960 * 19, 100, 0.38)
     assert audio.report(2.0).fraction_lost == 0
 
 
 def test_jitter_is_counted_in_the_ticks_of_the_kind() -> None:
     audio, video, _ = participant(ALICE).streams
     for stream, rate in ((audio, 48_000), (video, 90_000)):
-        stream.received(1, rate, 1.0)
-        stream.received(2, 2 * rate, 2.1)
+        stream.received(1, rate, 100, 1.0)
+        stream.received(2, 2 * rate, 100, 2.1)
 
     assert audio.report(3.0).jitter == 4800 // 16
     assert video.report(3.0).jitter == 9000 // 16
@@ -79,7 +107,7 @@ def test_jitter_is_counted_in_the_ticks_of_the_kind() -> None:
 
 def test_a_report_refers_to_the_latest_sender_report() -> None:
     audio = participant(ALICE).streams[0]
-    audio.received(1, 0, 0.0)
+    audio.received(1, 0, 100, 0.0)
     audio.reports.received(SenderReport(100, 0x0123456789ABCDEF, 0, 1, 1), 1.0)
 
     block = audio.report(1.5)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from discord_rtc.server.world import Ticket
+    from tests.server.conftest import WebRtcClient
 
 pytestmark = pytest.mark.asyncio
 
@@ -91,6 +92,11 @@ class Client:
         self.ssrc = cast("int", ready["ssrc"])
         udp = {"address": address, "port": 9, "mode": MODE}
         self.send(1, {"protocol": "udp", "data": udp, "codecs": codecs or []})
+
+    def select_webrtc(self, offer: str, codecs: list[Json] | None = None) -> None:
+        ready = next(data for opcode, data in self.received() if opcode == 2)
+        self.ssrc = cast("int", ready["ssrc"])
+        self.send(1, {"protocol": "webrtc", "data": offer, "codecs": codecs or []})
 
     def show_video(self) -> None:
         stream = {"type": "video", "rid": "100", "ssrc": self.ssrc + 1, "active": True}
@@ -249,7 +255,7 @@ async def test_leaving_is_told_to_the_others(house: House) -> None:
     bob.hang_up()
     assert ann.received() == [(13, {"user_id": "2"})]
     assert house.voice.rooms == {
-        RoomKey(GUILD, LOUNGE): RoomInfo(GUILD, LOUNGE, (ANN,), video_user_ids=())
+        RoomKey(GUILD, LOUNGE): RoomInfo(GUILD, LOUNGE, (ANN,), (), {ANN: "udp"})
     }
     ann.hang_up(None)
     assert house.voice.rooms == {}
@@ -365,3 +371,96 @@ async def test_a_client_need_not_say_where_it_is(house: House) -> None:
     ann.select(address="")
     assert ann.told(4, 11) != []
     assert house.voice.rooms[RoomKey(GUILD, LOUNGE)].user_ids == (ANN,)
+
+
+OWN_VIDEO: Json = {
+    "audio_ssrc": 7,
+    "video_ssrc": 8,
+    "rtx_ssrc": 9,
+    "streams": [{"type": "video", "rid": "100", "ssrc": 8, "rtx_ssrc": 9, "active": True}],
+}
+
+
+async def test_streams_of_a_webrtc_client_are_told_with_the_ssrcs_of_ready(
+    house: House, webrtc_client: type[WebRtcClient]
+) -> None:
+    bob, ann = house.live(BOB), house.identified(ANN)
+    ann.select_webrtc(webrtc_client().offer())
+    bob.received()
+    ann.send(5, {"speaking": 1, "ssrc": 7, "delay": 5})
+    ann.send(12, OWN_VIDEO)
+
+    (speaking, video) = bob.told(5, 12)
+    assert speaking == (5, {"speaking": 1, "ssrc": ann.ssrc, "user_id": "1"})
+    shown = video[1]
+    assert (shown["audio_ssrc"], shown["video_ssrc"]) == (ann.ssrc, ann.ssrc + 1)
+    (stream,) = cast("list[Json]", shown["streams"])
+    assert (stream["ssrc"], stream["rtx_ssrc"]) == (ann.ssrc + 1, ann.ssrc + 2)
+    assert house.live(EVE).told(5, 12) == [speaking, video]
+    room = house.voice.rooms[RoomKey(GUILD, LOUNGE)]
+    assert room.video_user_ids == (ANN,)
+    assert room.transports == {BOB: "udp", ANN: "webrtc", EVE: "udp"}
+
+
+async def test_what_was_announced_before_the_choice_of_webrtc_holds_after_it(
+    house: House, webrtc_client: type[WebRtcClient]
+) -> None:
+    bob, ann = house.live(BOB), house.identified(ANN)
+    ann.send(5, {"speaking": 1, "ssrc": 0, "delay": 5})
+    ann.select_webrtc(webrtc_client().offer())
+    assert bob.told(5) == [(5, {"speaking": 1, "ssrc": ann.ssrc, "user_id": "1"})]
+
+
+async def test_video_that_a_webrtc_client_withdraws_is_gone(
+    house: House, webrtc_client: type[WebRtcClient]
+) -> None:
+    bob, ann = house.live(BOB), house.identified(ANN)
+    ann.select_webrtc(webrtc_client().offer())
+    ann.send(12, OWN_VIDEO)
+    bob.received()
+    ann.send(12, {"audio_ssrc": 7, "video_ssrc": 0, "rtx_ssrc": 0, "streams": []})
+
+    ((_, shown),) = bob.told(12)
+    assert (shown["audio_ssrc"], shown["video_ssrc"], shown["streams"]) == (ann.ssrc, 0, [])
+    assert ann.peer.occupant is not None
+    assert ann.peer.occupant.announced() == {ann.ssrc}
+
+
+async def test_media_of_a_webrtc_client_is_what_it_offered(
+    house: House, webrtc_client: type[WebRtcClient]
+) -> None:
+    ann = house.identified(ANN)
+    ann.select_webrtc(webrtc_client().offer(setup=False))
+    assert ann.peer.occupant is not None
+    before = ann.peer.occupant.media
+    assert dict(before.payload_types) == {"opus": (111, None), "VP8": (96, 97)}
+    assert dict(before.extension_ids) == {}
+    assert "goog-remb" in before.feedback
+
+    ann.send(14, {"codecs": [{"name": "H264", "type": "video", "priority": 1, "payload_type": 99}]})
+    after = ann.peer.occupant.media
+    assert dict(after.payload_types) == {"H264": (99, None)}
+    assert after.feedback == before.feedback
+    ann.send(14, {"codecs": []})
+    assert ann.peer.occupant.media == after
+
+
+async def test_a_client_without_a_route_is_counted_and_stays(house: House) -> None:
+    ann = house.live(ANN)
+    ann.send(32, {})
+    assert house.counters["voice.no-route"] == 1
+    assert ann.peer.session.closing is None
+    assert house.voice.rooms[RoomKey(GUILD, LOUNGE)].user_ids == (ANN,)
+
+
+async def test_no_two_sessions_have_the_same_ice_credentials(
+    house: House, webrtc_client: type[WebRtcClient]
+) -> None:
+    fragments = set()
+    for user_id in (ANN, BOB, EVE):
+        client = house.identified(user_id)
+        client.select_webrtc(webrtc_client().offer())
+        ((_, description),) = client.told(4)
+        fragments.add(description["sdp"])
+        assert house.media.fingerprint in cast("str", description["sdp"])
+    assert len(fragments) == 3
