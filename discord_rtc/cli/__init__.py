@@ -13,10 +13,13 @@ def main() -> None:
     """Entry point of ``discord-rtc``."""
     # Imported late, so that importing this package costs nothing.
     from discord_rtc.cli.app import app  # noqa: PLC0415 - see above
-    from discord_rtc.cli.shell import leave_on_signals  # noqa: PLC0415 - see above
+    from discord_rtc.cli.shell import ignore_signals, leave_on_signals  # noqa: PLC0415
 
     leave_on_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names are any bytes
-    app(prog_name="discord-rtc")
+    try:
+        app(prog_name="discord-rtc")
+    finally:
+        ignore_signals()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import discord_rtc
+from discord_rtc.cli.bench import bench
 from discord_rtc.cli.demo import demo
 from discord_rtc.cli.serve import serve
 
@@ -19,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(short_help="A call through a local server: send, receive, record.")(demo)
+app.command(short_help="What things cost here: joining, step by step.")(bench)
 app.command(short_help="Run the local voice server until Ctrl-C.")(serve)
 
 

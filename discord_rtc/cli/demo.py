@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +14,7 @@ from discord_rtc.cli.shell import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     Interrupted,
+    Interruption,
     not_built,
     refuse,
     run,
@@ -62,10 +63,10 @@ def demo(
         ),
     ] = None,
     transport: Annotated[
-        DemoTransport, typer.Option(help="Transport of the sender; webrtc is not built yet.")
+        DemoTransport, typer.Option(help="Transport of the sender; auto is webrtc, or else udp.")
     ] = DemoTransport.AUTO,
     to: Annotated[
-        DemoTransport, typer.Option(help="Transport of the receiver; likewise.")
+        DemoTransport, typer.Option(help="Transport of the receiver.")
     ] = DemoTransport.AUTO,
     dave: Annotated[
         DemoDave,
@@ -112,7 +113,7 @@ def demo(
 
     Exit codes: 0 well, 1 media did not come through, 2 usage or input, 130 Ctrl-C.
     """
-    _refuse_unbuilt(transport, to, dave, golive=golive)
+    _refuse_unbuilt(dave, golive=golive)
     _check_numbers(loss, seconds)
     _check_files(media, out, json_file)
     # PyAV, aiortc and numpy take half a second to import: nothing that --help or a wrong
@@ -120,36 +121,33 @@ def demo(
     from discord_rtc.cli.call import DemoCall  # noqa: PLC0415 - see above
     from discord_rtc.cli.plan import CallPlan, open_sources  # noqa: PLC0415 - see above
 
-    try:
-        with open_sources(media) as sources:
-            call = DemoCall(
-                CallPlan(
-                    sources=sources,
-                    transport=transport.value,
-                    receiver_transport=to.value,
-                    codec=Codec(codec.value),
-                    loss=loss,
-                    seed=seed,
-                    seconds=seconds or (PATTERN_SECONDS if media is None else None),
-                    out=out,
-                    recorded=_recordable(sources, out, media),
+    interruption = Interruption()
+    with ExitStack() as telling:
+        try:
+            with open_sources(media) as sources:
+                call = DemoCall(
+                    CallPlan(
+                        sources=sources,
+                        transport=transport.value,
+                        receiver_transport=to.value,
+                        codec=Codec(codec.value),
+                        loss=loss,
+                        seed=seed,
+                        seconds=seconds or (PATTERN_SECONDS if media is None else None),
+                        out=out,
+                        recorded=_recordable(sources, out, media),
+                    )
                 )
-            )
-            code, sentence = _run(call)
-    except MediaError as error:
-        refuse(str(error))
-    _publish_report(call, json_file)
-    if code:
-        refuse(sentence, code)
+                telling.enter_context(interruption)
+                code, sentence = _run(call, interruption)
+        except MediaError as error:
+            refuse(str(error))
+        _publish_report(call, json_file)
+        if code:
+            refuse(sentence, code)
 
 
-def _refuse_unbuilt(
-    transport: DemoTransport, to: DemoTransport, dave: DemoDave, *, golive: bool
-) -> None:
-    if transport is DemoTransport.WEBRTC:
-        not_built("--transport webrtc")
-    if to is DemoTransport.WEBRTC:
-        not_built("--to webrtc")
+def _refuse_unbuilt(dave: DemoDave, *, golive: bool) -> None:
     if dave is DemoDave.REQUIRED:
         not_built("--dave required")
     if golive:
@@ -209,11 +207,11 @@ def _recordable(sources: Sources, out: Path, media: str | None) -> frozenset[Med
     return frozenset(kinds)
 
 
-def _run(call: DemoCall) -> tuple[int, str]:
+def _run(call: DemoCall, interruption: Interruption) -> tuple[int, str]:
     """Exit code, and what to say when it is not 0."""
     try:
         with live_progress(call.length) as show:
-            run(call.run(lambda: show(call)))
+            run(call.run(lambda: show(call)), interruption)
     except Interrupted:
         return EXIT_INTERRUPTED, f"interrupted after {call.elapsed:.1f} s"
     except RtcError as error:

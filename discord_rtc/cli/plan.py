@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from discord_rtc.frames import Codec, MediaKind
     from discord_rtc.media.track import MediaTrack
-    from discord_rtc.transport.choice import TransportName
+    from discord_rtc.transport.plan import TransportName
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from discord_rtc.server import LocalServer
 
 WELCOME = """\
+Page     {page}  (a browser joins the call here)
 Gateway  {url}
 Voice    {voice}, media on UDP port {udp_port}
 Tokens   user-1 is user 1, user-2 is user 2 and so on: nobody needs to sign up
@@ -84,6 +85,7 @@ def serve(
 async def _serve(server: LocalServer) -> None:
     async with server:
         welcome = WELCOME.format(
+            page=server.page_url,
             url=server.gateway_url,
             voice=server.voice_endpoint,
             udp_port=server.media_address[1],

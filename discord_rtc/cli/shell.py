@@ -51,20 +51,30 @@ def leave_on_signals() -> None:
         signal.signal(number, _leave)
 
 
+def ignore_signals() -> None:
+    """Everything is told: a Ctrl-C that comes now must not change the exit code."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(EXIT_INTERRUPTED)
 
 
-def run(work: Coroutine[object, object, T]) -> T:
+def run(work: Coroutine[object, object, T], interruption: Interruption | None = None) -> T:
     """Run a command's coroutine to its end.
 
     Ctrl-C or SIGTERM cancels it, so that it closes what it has opened; another one, a second
     later, ends the process at once.
 
+    Args:
+        work: What to run.
+        interruption: Entered already by a command that has something to tell afterwards.
+
     Raises:
         Interrupted: It was cancelled so.
     """
-    interruption = _Interruption()
+    interruption = interruption or Interruption()
     # Not asyncio's own way with Ctrl-C: its second one raises KeyboardInterrupt somewhere in
     # the midst of closing, with a traceback and tasks destroyed while they are pending.
     with interruption, asyncio.Runner() as runner:
@@ -74,21 +84,31 @@ def run(work: Coroutine[object, object, T]) -> T:
             raise Interrupted from None
 
 
-class _Interruption:
-    """Turns signals into the cancellation of one task, while entered."""
+class Interruption:
+    """Turns signals into the cancellation of one task, while entered; once or twice.
+
+    Afterwards they end the process quietly, except for repetitions of the first one.
+    """
 
     def __init__(self) -> None:
+        self._entered = 0
         self._happened_at: float | None = None
         self._task: asyncio.Task[object] | None = None
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> Self:
+        self._entered += 1
+        if self._entered > 1:
+            return self
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._signalled)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._entered -= 1
+        if self._entered:
+            return
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal() returned
 
@@ -100,12 +120,14 @@ class _Interruption:
             raise asyncio.CancelledError
         return await work
 
-    def _signalled(self, _number: int, _frame: FrameType | None) -> None:
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self._happened_at is not None:
-            if now - self._happened_at > PATIENCE:
-                _abort()
+        if self._happened_at is not None and now - self._happened_at <= PATIENCE:
             return
+        if self._task is not None and self._task.done():
+            _leave(number, frame)
+        if self._happened_at is not None:
+            _abort()
         self._happened_at = now
         if self._task is not None:
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)

@@ -90,7 +90,7 @@ def test_all_that_is_sent_until_time_is_up_arrives(pattern: CallPlan) -> None:
     run(call)
     report = call.report()
     assert report.finished
-    assert (report.transport, report.receiver_transport, report.dave) == ("udp", "udp", "off")
+    assert (report.transport, report.receiver_transport, report.dave) == ("webrtc", "udp", "off")
     assert report.video_codec == "H264"
     assert report.video_frames_received == report.video_frames_sent >= 14
     assert report.audio_frames_received == report.audio_frames_sent >= 23

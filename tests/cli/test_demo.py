@@ -279,11 +279,14 @@ def test_loss_is_reported_as_it_was(shell: Shell, film: Path, watch: Watch) -> N
     # 1 % on the way to the server and 1 % on the way from it.
     assert 0.005 < number(report, "packets_lost") / number(report, "packets_sent") < 0.05
     assert f"{report['packets_lost']} lost" in ended.stdout
-    assert 0 < number(report, "video_frames_received") < number(report, "video_frames_sent")
+    # Video is repaired, sound is not.
+    shown = number(report, "video_frames_received") / number(report, "video_frames_sent")
+    assert 0.97 <= shown <= 1
     assert number(report, "video_frames_damaged") == 0
     heard = number(report, "audio_frames_received") / number(report, "audio_frames_sent")
     assert 0.9 < heard < 1
-    assert "(100 %)" not in ended.stdout
+    audio = next(line for line in ended.stdout.splitlines() if line.startswith("audio  "))
+    assert "(100 %)" not in audio
     assert watch(shell.path("out.mkv")).duration == pytest.approx(3, abs=0.4)
 
 
@@ -291,7 +294,7 @@ def test_media_that_does_not_come_through_is_exit_code_1(
     shell: Shell, film: Path, watch: Watch
 ) -> None:
     ended = shell.run(
-        *("demo", "--media", film, "--seconds", 2, "--loss", 0.3, "--seed", 7),
+        *("demo", "--media", film, "--seconds", 2, "--loss", 0.5, "--seed", 7),
         *("--out", "out.mp4", "--json", "out.json"),
     )
     assert ended.code == 1
@@ -299,10 +302,11 @@ def test_media_that_does_not_come_through_is_exit_code_1(
     report = shell.json("out.json")
     received = number(report, "video_frames_received")
     assert received < number(report, "video_frames_sent") / 30
-    assert 0.3 < number(report, "audio_frames_received") / number(report, "audio_frames_sent") < 0.7
+    heard = number(report, "audio_frames_received") / number(report, "audio_frames_sent")
+    assert 0.1 < heard < 0.4  # 25 % come through both ways
     # What came is there.
     assert report["recording"] == "out.mp4"
-    assert watch(shell.path("out.mp4")).duration == pytest.approx(2, abs=0.4)
+    assert watch(shell.path("out.mp4")).duration == pytest.approx(2, abs=0.6)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk here that is always full")
@@ -394,8 +398,6 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         "option",
         [
-            ("--transport", "webrtc"),
-            ("--to", "webrtc"),
             ("--dave", "required"),
             ("--golive",),
         ],

@@ -58,6 +58,38 @@ def test_a_signal_lets_the_work_close_what_it_opened(number: signal.Signals) -> 
     assert closed
 
 
+def test_what_is_told_afterwards_is_not_cut_off_by_the_same_ctrl_c() -> None:
+    code = (
+        "import asyncio, signal\n"
+        "from discord_rtc.cli.shell import Interrupted, Interruption, run\n"
+        "with Interruption() as interruption:\n"
+        "    try:\n"
+        "        run(asyncio.sleep(0, signal.raise_signal(signal.SIGINT)), interruption)\n"
+        "    except Interrupted:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "        print('told')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=20
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "told\n", "")
+
+
+def test_a_ctrl_c_after_the_work_ends_the_process_quietly() -> None:
+    code = (
+        "import asyncio, signal\n"
+        "from discord_rtc.cli.shell import Interruption, run\n"
+        "with Interruption() as interruption:\n"
+        "    run(asyncio.sleep(0), interruption)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    print('never told')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=20
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 def test_it_works_where_signals_do_not_arrive() -> None:
     results = []
     thread = threading.Thread(target=lambda: results.append(run(_return(7))))
