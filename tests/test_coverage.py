@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("package", ["rtp", "crypto", "protocol"])
+@pytest.mark.parametrize("package", ["rtp", "crypto", "ice", "protocol"])
 def test_own_tests_cover_every_branch(package: str, tmp_path: Path) -> None:
     result = subprocess.run(
         [

@@ -11,8 +11,8 @@ from nbclient import NotebookClient
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
-def test_there_is_a_notebook() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["01_hello.ipynb"]
+def test_the_notebooks_are_there() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["01_hello.ipynb", "02_udp_and_webrtc.ipynb"]
 
 
 # The Jupyter packages, not ours, warn about their own event loop and datetime habits.
@@ -29,7 +29,7 @@ def test_notebook_runs(path: Path, tmp_path: Path) -> None:
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    assert len(pictures) >= 2  # a received frame and a waveform
+    assert len(pictures) >= 2  # a received frame and a diagram
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
