@@ -25,6 +25,9 @@ The tree, ours apart from theirs::
     |   |-- PathLost                the media path worked and does not any more
     |   `-- NonceExhausted          the transport key must not be used any further
     |-- EventsOverflow              a subscription that was not read
+    |-- DaveError                   end-to-end encryption
+    |   |-- InvalidCommit           a commit or welcome that the group cannot take
+    |   `-- NotReady                  there is no group yet, or not this member in it
     `-- MediaError
         |-- UnsupportedMedia, EncoderFailed, DecoderFailed
 
@@ -173,6 +176,18 @@ class NonceExhausted(ConnectionLost):
 
 class EventsOverflow(RtcError):
     """An event subscription was not read and fell too far behind."""
+
+
+class DaveError(RtcError):
+    """End-to-end encryption failed or refused something."""
+
+
+class InvalidCommit(DaveError):
+    """A commit or welcome that the group cannot take; recovered from by joining it anew."""
+
+
+class NotReady(DaveError):
+    """There is no group yet, or the user in question is no member of it."""
 
 
 class MediaError(RtcError):

@@ -1,0 +1,1 @@
+"""End-to-end encryption (DAVE): group membership, transitions and frames. Sans-I/O."""
