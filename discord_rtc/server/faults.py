@@ -8,6 +8,7 @@ sessions that exist and for later ones::
     faults.impair(user_id, down=Impairment(delay=0.2), seed=7)  # one user, from the server
     faults.padding(0.1)                                        # legal RTP that trips receivers
     faults.block("stun", "dtls")                                # as a firewall does
+    faults.dave.lose_execute()                                 # see `DaveFaults`
     faults.clear()
 
 What a user has no rule of its own for follows the rule for everybody; blocks add up. Two sessions
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from discord_rtc.errors import UsageError
 from discord_rtc.netem import Impairment, Netem
+from discord_rtc.server.dave_faults import DaveFaults
 from discord_rtc.server.distortion import Distortion, Padding, check_probability
 
 if TYPE_CHECKING:
@@ -228,10 +230,12 @@ class Faults:
 
     Attributes:
         impairing: Whether any path is impaired.
+        dave: The faults of end-to-end encryption.
     """
 
     def __init__(self) -> None:
         self.impairing = False
+        self.dave = DaveFaults()
         self._rules: dict[int | None, _Rules] = {None: _Rules()}
         self._legs: list[LegFaults] = []
         self._impaired: list[LegFaults] = []
@@ -330,9 +334,10 @@ class Faults:
         self._add(user_id, _Rules(blocks=(_Block(blocked, allow),)))
 
     def clear(self, user_id: int | None = None) -> None:
-        """Drop the rules of one user, or with None all rules there are."""
+        """Drop the rules of one user, or with None all rules there are, those of `dave` too."""
         if user_id is None:
             self._rules = {None: _Rules()}
+            self.dave.clear()
         else:
             self._rules.pop(user_id, None)
         self._apply()
