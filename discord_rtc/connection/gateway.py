@@ -1,10 +1,16 @@
-"""The WebSocket shell around the voice gateway machine; only it knows websockets here."""
+"""The WebSocket shell around the voice gateway machine; only it knows websockets here.
+
+A websocket that breaks under a live session is replaced by another one, on which the machine
+resumes the session. Nobody above notices: media flows on, messages come a little later.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import random
+from collections import Counter, deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -12,10 +18,19 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from discord_rtc.errors import ConnectError, ConnectionLost, SignalingTimeout, UsageError
-from discord_rtc.protocol.voice import Closed, VoiceSession
+from discord_rtc.protocol.voice import (
+    Closed,
+    ResumeFailed,
+    Resuming,
+    SessionResumed,
+    Stalled,
+    VoiceSession,
+)
 from discord_rtc.pump import Pump
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from discord_rtc.clock import Clock
     from discord_rtc.protocol.messages import SelectProtocol
     from discord_rtc.protocol.voice import Sendable, VoiceCredentials, VoiceEvent, VoiceOptions
@@ -30,6 +45,11 @@ OUTBOX_BOUND = 512
 """Frames waiting for the socket. A socket that takes none for so long is dead; the
 connection is closed rather than left to grow."""
 
+RESUME_BACKOFF = 0.1
+RESUME_BACKOFF_CAP = 2.0
+"""Seconds between attempts to open another websocket; doubled from the one to the other, with
+jitter. The first attempt is made at once; how long they go on is an option of the machine."""
+
 MAX_MESSAGE = 1 << 20
 """Largest message accepted; Discord's own are a few kilobytes."""
 
@@ -38,7 +58,7 @@ class VoiceEventHandler(Protocol):
     """Where the machine's events go. Called on the event loop; may send."""
 
     def socket_open(self) -> None:
-        """TCP, TLS and the upgrade are done."""
+        """TCP, TLS and the upgrade are done, for the first websocket of the session."""
         ...
 
     def voice_event(self, event: VoiceEvent) -> None:
@@ -77,7 +97,7 @@ def voice_url(endpoint: str, version: int, *, secure: bool) -> str:
 
 
 class VoiceGateway:
-    """One websocket to one voice server.
+    """One voice session with one voice server, over one websocket after the other.
 
     Args:
         credentials: Where and as whom.
@@ -105,6 +125,14 @@ class VoiceGateway:
         self._pump = Pump(self._machine, self._flush, clock)
         self._outbox: asyncio.Queue[str | bytes] = asyncio.Queue(OUTBOX_BOUND)
         self._socket: ClientConnection | None = None
+        self._counters = Counter({"resumes": 0, "resume-failures": 0})
+        self._attempts = 0  # sockets opened, or tried to, since the session was last live
+        self._rng = random.Random()  # noqa: S311 - jitter, not a secret
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """``resumes``: websockets replaced; ``resume-failures``: attempts at it that failed."""
+        return MappingProxyType(self._counters)
 
     def select_protocol(self, message: SelectProtocol) -> None:
         """Answer Ready with the chosen transport."""
@@ -118,22 +146,34 @@ class VoiceGateway:
             self._hand_over()
 
     async def run(self, timeout: float) -> None:
-        """Connect and serve the socket until it closes.
+        """Connect and serve the session until it ends, over more than one socket if need be.
 
         Args:
-            timeout: Seconds for TCP, TLS and the upgrade.
+            timeout: Seconds for TCP, TLS and the upgrade of a socket.
 
         Raises:
             SignalingTimeout: No connection in time.
             ConnectError: The connection was refused.
-            ConnectionLost: It closed; carries the close code.
+            ConnectionLost: It closed, and the session could not be resumed or was refused
+                a resume; carries the close code.
         """
-        socket = await self._connect(timeout)
-        self._socket = socket
-        self._handler.socket_open()
         try:
-            # Nothing is due yet, but the time for Hello runs from now on.
-            self._pump.run(self._machine.handle_timeout, self._clock.now())
+            socket = await self._connect(timeout)
+            self._handler.socket_open()
+            while True:
+                lost = await self._serve(socket)
+                another = await self._reconnect(timeout)
+                if another is None:
+                    raise lost
+                socket = another
+        finally:
+            self._pump.close()
+
+    async def _serve(self, socket: ClientConnection) -> ConnectionLost:
+        """Serve one socket until it closes, and tell the machine."""
+        self._socket = socket
+        try:
+            self._pump.run(self._machine.socket_opened, self._clock.now())
             self._hand_over()
             async with asyncio.TaskGroup() as group:
                 writer = group.create_task(self._write(socket), name="gateway-writer")
@@ -142,12 +182,43 @@ class VoiceGateway:
         except* ConnectionClosed:
             pass
         finally:
-            self._pump.close()
             await self._close(socket)
-        raise ConnectionLost(
-            socket.close_code,
-            f"the voice server closed the connection{_quoted(socket.close_reason)}",
+        code = socket.close_code
+        if self._pump.run(self._machine.socket_lost, code, self._clock.now()):
+            _LOG.info("= the voice websocket was lost (close code %s), resuming", code)
+        self._hand_over()
+        return ConnectionLost(
+            code, f"the voice server closed the connection{_quoted(socket.close_reason)}"
         )
+
+    async def _reconnect(self, timeout: float) -> ClientConnection | None:
+        """Open another socket for the same session. None once that is over."""
+        if self._attempts > 0:  # the last socket was opened, and closed again without a resume
+            await self._failed_to_resume()
+        while isinstance(state := self._machine.state, Resuming):
+            self._attempts += 1
+            left = max(0.0, state.deadline - self._clock.now())
+            try:
+                socket = await self._connect(min(timeout, left))
+            except ConnectError as error:
+                _LOG.debug("= no voice websocket: %s", error)
+                await self._failed_to_resume()
+            else:
+                self._discard_outbox()
+                return socket
+        return None
+
+    async def _failed_to_resume(self) -> None:
+        self._counters["resume-failures"] += 1
+        if isinstance(state := self._machine.state, Resuming):
+            ceiling = min(RESUME_BACKOFF_CAP, RESUME_BACKOFF * float(2**self._attempts))
+            left = max(0.0, state.deadline - self._clock.now())
+            await asyncio.sleep(min(left, self._rng.uniform(ceiling / 2, ceiling)))
+
+    def _discard_outbox(self) -> None:
+        # It was for the old socket; what the session still wants to say, the machine has.
+        while not self._outbox.empty():
+            self._outbox.get_nowait()
 
     async def _connect(self, timeout: float) -> ClientConnection:
         try:
@@ -217,9 +288,20 @@ class VoiceGateway:
         self._handing_over = True
         try:
             while self._events:
-                self._handler.voice_event(self._events.popleft())
+                event = self._events.popleft()
+                self._note(event)
+                self._handler.voice_event(event)
         finally:
             self._handing_over = False
+
+    def _note(self, event: VoiceEvent) -> None:
+        match event:
+            case SessionResumed(away=away):
+                self._attempts = 0
+                self._counters["resumes"] += 1
+                _LOG.info("= the voice session was resumed after %.2f s", away)
+            case Stalled() | ResumeFailed() if self._socket is not None:
+                self._socket.transport.abort()
 
     def _host(self) -> str:
         return urlsplit(self._url).netloc

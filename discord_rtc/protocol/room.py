@@ -41,7 +41,8 @@ class Speaking:
 
     Attributes:
         speaking: `SpeakingFlags` bits.
-        ssrc: Audio SSRC.
+        ssrc: Audio SSRC; 0 for the one that is known already, which is also what messages
+            without it are read as, e.g. py-cord's.
         user_id: Server only.
         delay: Client only; 0 from bots, 5 from the web client.
     """
@@ -68,7 +69,7 @@ class Speaking:
         mask = version >= SPEAKING_MASK_VERSION
         return cls(
             speaking=fields.need("speaking", u32) if mask else int(fields.need("speaking", flag)),
-            ssrc=fields.need("ssrc", u32),
+            ssrc=fields.get("ssrc", u32, 0),
             user_id=fields.get("user_id", snowflake, None),
             delay=fields.get("delay", u63, None),
         )

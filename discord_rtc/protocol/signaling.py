@@ -11,7 +11,9 @@ Joining is op 4, answered by two events in either order: VOICE_STATE_UPDATE hold
 * Voice states of others, and events of other guilds, do not concern us.
 * A new VOICE_SERVER_UPDATE while connected is a new `ServerAssigned`, with the same endpoint
   too: token and session are fresh, so the voice server wants a full Identify. A mute, deafen or
-  forced move alone is only a `VoiceStateChanged`.
+  forced move alone is only a `VoiceStateChanged`. As the two events of a forced move come in
+  either order, a server for the channel where we are is taken a moment later: the channel is
+  part of the credentials, being the id of the encrypted group.
 * ``endpoint: null`` says that the server went away and that another one will be named.
   `ServerUnavailable` is given and nothing is retried: there is nothing to do but to wait.
 * A voice state without channel means `Disconnected`, by us or by others. Before an attempt got
@@ -44,6 +46,10 @@ __all__ = [
     "SignalingEvent", "ServerAssigned", "ServerUnavailable", "VoiceStateChanged", "Disconnected",
     "TimedOut",
 ]  # fmt: skip
+
+MOVE_WINDOW = 0.25
+"""Seconds in which the voice state that belongs to a new voice server follows it, if one does:
+the gateway sends both at once."""
 
 _QUEUE_LIMIT = 256  # drained after each input, so only a caller that never drains gets here
 
@@ -122,6 +128,7 @@ class JoinSignaling:
         self._state: VoiceState | None = None
         self._server: VoiceServer | None = None
         self._assigned: VoiceCredentials | None = None
+        self._settled_at: float | None = None
         self._commands: RollingQueue[tuple[int, dict[str, object]]] = RollingQueue(_QUEUE_LIMIT)
         self._events: RollingQueue[SignalingEvent] = RollingQueue(_QUEUE_LIMIT)
         self._drops: Counter[str] = Counter()
@@ -198,7 +205,7 @@ class JoinSignaling:
         self._forget()
         self._command(None)
 
-    def receive_event(self, name: str, data: Mapping[str, object], now: float) -> None:  # noqa: ARG002
+    def receive_event(self, name: str, data: Mapping[str, object], now: float) -> None:
         """Take any dispatch of the main gateway; those that do not concern us are ignored.
 
         Args:
@@ -210,7 +217,7 @@ class JoinSignaling:
             if name == "VOICE_STATE_UPDATE":
                 self._voice_state(parse_voice_state(data))
             elif name == "VOICE_SERVER_UPDATE":
-                self._voice_server(parse_voice_server(data))
+                self._voice_server(parse_voice_server(data), now)
         except MalformedMessage:
             self._drops[f"malformed {name}"] += 1
 
@@ -223,13 +230,19 @@ class JoinSignaling:
         return self._events.pop()
 
     def next_timeout(self) -> float | None:
-        """When the running attempt fails; None when there is none or a server will follow."""
-        return None if self._attempt is None else self._attempt.deadline
+        """When the running attempt fails, or a server that came unasked is taken as it is.
+
+        None when there is neither, or when the gateway said that a server will follow.
+        """
+        return self._settled_at if self._attempt is None else self._attempt.deadline
 
     def handle_timeout(self, now: float) -> None:
         """Give up the attempt when its time is over. Early calls do nothing."""
         deadline = self.next_timeout()
         if deadline is None or now < deadline:
+            return
+        if self._attempt is None:
+            self._settle()
             return
         self._attempt = None
         if self._assigned is None or self._state is None:
@@ -247,7 +260,10 @@ class JoinSignaling:
             self._state = state
             self._events.append(VoiceStateChanged(state))
             if self._attempt is None:
+                moved = state.channel_id != self._channel_id
                 self._channel_id = state.channel_id  # moved by somebody
+                if moved and self._settled_at is not None:
+                    self._settle()  # to where the server that came first is
             elif state.channel_id == self._channel_id:
                 self._leaving = False
                 self._attempt = replace(self._attempt, has_state=True)
@@ -261,24 +277,41 @@ class JoinSignaling:
             self._forget()
             self._events.append(Disconnected())
 
-    def _voice_server(self, server: VoiceServer) -> None:
+    def _voice_server(self, server: VoiceServer, now: float) -> None:
         if server.guild_id != self._guild_id or self._channel_id is None:
             return
         if self._guild_id is None and server.channel_id not in {None, self._channel_id}:
             return
         if server.endpoint is None:
-            self._server = None
+            self._server = self._settled_at = None
             if self._attempt is not None:
                 self._attempt = replace(self._attempt, deadline=None, has_server=False)
             self._events.append(ServerUnavailable())
             return
-        repeated = server == self._server
-        self._server = server
+        before, self._server = self._server, server
         if self._attempt is not None:
             self._attempt = replace(self._attempt, has_server=True)
             self._complete(self._attempt)
-        elif not repeated and self._state is not None:
-            self._assign(self._state, server)
+        elif server != before and self._state is not None:
+            if before is not None and self._may_be_moved(self._state):
+                self._settled_at = now + MOVE_WINDOW
+            else:
+                self._settle()
+
+    def _may_be_moved(self, state: VoiceState) -> bool:
+        """Whether a server that came unasked may be the first half of a move.
+
+        It is the second half where the new channel was told already; private calls have but one.
+        """
+        if self._guild_id is None or self._assigned is None:
+            return False
+        return self._assigned.channel_id == state.channel_id
+
+    def _settle(self) -> None:
+        """Take the newest server together with the newest state."""
+        assert self._state is not None
+        assert self._server is not None
+        self._assign(self._state, self._server)
 
     def _complete(self, attempt: _Attempt) -> None:
         if attempt.has_state and attempt.has_server:
@@ -288,6 +321,7 @@ class JoinSignaling:
             self._assign(self._state, self._server)
 
     def _assign(self, state: VoiceState, server: VoiceServer) -> None:
+        self._settled_at = None
         self._assigned = self._make_credentials(state, server)
         self._events.append(ServerAssigned(self._assigned))
 
@@ -309,6 +343,7 @@ class JoinSignaling:
         self._state = None
         self._server = None
         self._assigned = None
+        self._settled_at = None
 
     def _command(self, channel_id: int | None) -> None:
         data: dict[str, object] = {

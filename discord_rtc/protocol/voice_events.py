@@ -45,13 +45,34 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Resuming:
+    """The websocket broke and the session is still there; media flows on.
+
+    Attributes:
+        ready: As while live.
+        description: As while live.
+        since: When the websocket was lost.
+        deadline: When the session is given up.
+        answer_by: When the websocket that is open now is given up; None while there is none.
+        asked: Whether Resume went out on that websocket.
+    """
+
+    ready: Ready
+    description: SessionDescription
+    since: float
+    deadline: float
+    answer_by: float | None = None
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """Over, for the given reason."""
 
     reason: str
 
 
-SessionState = Greeting | Identifying | Selecting | Live | Closed
+SessionState = Greeting | Identifying | Selecting | Live | Resuming | Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +91,7 @@ class ReadyReceived:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """The transport is agreed on. May come again while live."""
+    """The transport is agreed on. Comes again while live if anything in it has changed."""
 
     message: SessionDescription
 
@@ -91,7 +112,26 @@ class HeartbeatAnswered:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatMissed:
-    """Three heartbeats in a row were not answered: the socket is dead."""
+    """Three heartbeats in a row were not answered before the session was live: it is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """The open websocket is dead, and the session is not: cut it, and open another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """The session goes on, after ``away`` seconds without a websocket. What the server said
+    meanwhile comes before or after this, like everything else.
+    """
+
+    away: float
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeFailed:
+    """No resume in time: the session is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +163,9 @@ VoiceEvent = (
     | Received
     | HeartbeatAnswered
     | HeartbeatMissed
+    | Stalled
+    | SessionResumed
+    | ResumeFailed
     | TimedOut
     | Unexpected
     | Dropped

@@ -9,13 +9,21 @@ if TYPE_CHECKING:
     from discord_rtc.protocol.messages import (
         CodecInfo,
         Identify,
+        InvalidCommitWelcome,
         MediaSinkWants,
+        MlsCommitWelcome,
+        MlsKeyPackage,
         Ready,
         SelectProtocol,
         SessionDescription,
+        TransitionReady,
         Video,
     )
     from discord_rtc.server.negotiation import WebRtcTerms
+
+    DaveMessage: TypeAlias = (
+        MlsKeyPackage | MlsCommitWelcome | TransitionReady | InvalidCommitWelcome
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +94,50 @@ class NoRouteTold:
 
 
 @dataclass(frozen=True, slots=True)
-class Closed:
-    """The session is over, for either side's reasons. Nothing follows."""
+class DaveReceived:
+    """The client said something about end-to-end encryption (ops 23, 26, 28, 31)."""
+
+    message: DaveMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """The websocket is gone, or about to be, and the session waits for a resume.
+
+    Attributes:
+        code: Of the close frame; None when the websocket broke.
+    """
 
     code: int | None
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """The session of another websocket goes on in this one.
+
+    Attributes:
+        replayed: Messages that the client was sent again.
+        described: Whether it was sent the Session Description again, after which clients that
+            need it (discord.py) start their end-to-end encryption anew.
+    """
+
+    replayed: int
+    described: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The session is over, for either side's reasons. Nothing follows.
+
+    Attributes:
+        code: With which the websocket was closed; None when it broke.
+        expired: Whether it was waiting for a resume for too long.
+    """
+
+    code: int | None
+    reason: str
+    expired: bool = False
 
 
 VoiceServerEvent: TypeAlias = (
@@ -101,5 +148,8 @@ VoiceServerEvent: TypeAlias = (
     | WantsSet
     | CodecsSet
     | NoRouteTold
+    | DaveReceived
+    | Detached
+    | SessionResumed
     | Closed
 )

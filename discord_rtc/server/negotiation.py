@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from discord_rtc.errors import MalformedSdp
 from discord_rtc.frames import Codec, MediaKind
-from discord_rtc.protocol.messages import CodecInfo, Ready, StreamInfo
+from discord_rtc.protocol.messages import CodecInfo, Ready, StreamInfo, Video
 from discord_rtc.protocol.opcodes import VoiceCloseCode
 from discord_rtc.protocol.sdp import ServerFragment, host_candidate, parse_client_fragment
 from discord_rtc.rtp.extensions import TRANSPORT_CC
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from discord_rtc.ice.credentials import IceCredentials
-    from discord_rtc.protocol.messages import Identify, SelectProtocol
+    from discord_rtc.protocol.messages import Identify, SelectProtocol, Speaking
     from discord_rtc.protocol.sdp import ClientFragment
 
 MAX_LAYERS = 8
@@ -46,6 +46,9 @@ class Admission:
         port: Port of the media socket.
         fingerprint: Of the server's DTLS certificate, as in SDP.
         new_credentials: Gives ICE credentials that no other session of the socket has.
+        describe_dave: Asked for the DAVE version of the Session Description when that is due.
+            None where nothing is ever encrypted, or the client cannot: it gets 0, and what it
+            says about DAVE has no meaning.
     """
 
     ssrc: int
@@ -53,6 +56,7 @@ class Admission:
     port: int
     fingerprint: str
     new_credentials: Callable[[], IceCredentials]
+    describe_dave: Callable[[], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,19 @@ def refuse_codecs(codecs: Sequence[CodecInfo]) -> Refusal | None:
     if max(numbers, default=0) > 127:  # RFC 3550 section 5.1: seven bits
         return Refusal(VoiceCloseCode.BAD_REQUEST, "payload type above 127")
     return None
+
+
+def refuse_ssrcs(message: Speaking | Video, ready: Ready) -> Refusal | None:
+    """Why an op 5 or 12 cannot be taken; None when it names nothing but the SSRCs of Ready."""
+    own, named = {0, ready.ssrc}, {0}
+    if isinstance(message, Video):
+        own |= {ssrc for layer in ready.streams for ssrc in (layer.ssrc, layer.rtx_ssrc) if ssrc}
+        named |= {message.audio_ssrc, message.video_ssrc, message.rtx_ssrc or 0}
+        for stream in message.streams:
+            named |= {stream.ssrc or 0, stream.rtx_ssrc or 0}
+    else:
+        named.add(message.ssrc)
+    return None if named <= own else Refusal(VoiceCloseCode.BAD_REQUEST, "invalid SSRC")
 
 
 def choose_video_codec(codecs: Sequence[CodecInfo]) -> str:

@@ -7,18 +7,23 @@ Spec: userdoccers, "Voice Connections".
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from discord_rtc.protocol.opcodes import VoiceCloseCode
+from discord_rtc.protocol.opcodes import VoiceCloseCode, close_meaning
+from discord_rtc.pump import Pump
 from discord_rtc.server.announcement import in_ready_ssrcs, own_layers
-from discord_rtc.server.channel import Channel, Occupant, RoomInfo
+from discord_rtc.server.channel import Channel, Occupant, RoomHooks, RoomInfo
+from discord_rtc.server.encryption import DaveClient, EncryptionPolicy
 from discord_rtc.server.events import (
     Closed,
     CodecsSet,
+    DaveReceived,
+    Detached,
     Identified,
     NoRouteTold,
     ProtocolSelected,
+    SessionResumed,
     SpeakingSet,
     VideoSet,
     WantsSet,
@@ -33,6 +38,7 @@ from discord_rtc.server.negotiation import (
 )
 from discord_rtc.server.session import VoiceServerSession
 from discord_rtc.server.udp_leg import UdpLeg
+from discord_rtc.server.voice_peer import Absences, VoicePeer
 from discord_rtc.server.webrtc_leg import WebRtcLeg
 from discord_rtc.server.world import Denial, RoomKey, Ticket
 
@@ -40,13 +46,17 @@ if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Mapping, Sequence
 
-    from discord_rtc.protocol.messages import CodecInfo, Identify, Ready, Video
+    from discord_rtc.protocol.messages import CodecInfo, Identify, Resume, Video
+    from discord_rtc.server.encryption import DaveMode
     from discord_rtc.server.events import VoiceServerEvent
     from discord_rtc.server.leg_media import LegMedia
     from discord_rtc.server.media_socket import MediaSocket
+    from discord_rtc.server.replay import Continuation
     from discord_rtc.server.session import SessionConfig
     from discord_rtc.server.socket_leg import SocketLeg
     from discord_rtc.server.world import VoiceState, World
+
+__all__ = ["VoiceGateway", "VoicePeer"]
 
 _LOG = logging.getLogger("discord_rtc.server")
 
@@ -58,24 +68,7 @@ _REFUSALS = {
     Denial.OVER: Refusal(VoiceCloseCode.SESSION_NO_LONGER_VALID, Denial.OVER.value),
 }
 
-
-@dataclass(eq=False, slots=True)
-class VoicePeer:
-    """One websocket of the voice gateway.
-
-    Attributes:
-        session: Its machine.
-        wake: Called when the machine has got something to send.
-        ticket: What the client identified with.
-        occupant: The client as others know it, from Ready on.
-        channel: Where it is, from Session Description on.
-    """
-
-    session: VoiceServerSession
-    wake: Callable[[], None]
-    ticket: Ticket | None = None
-    occupant: Occupant | None = None
-    channel: Channel | None = None
+_UNRESUMABLE = Refusal(VoiceCloseCode.SESSION_NO_LONGER_VALID, "the session cannot be resumed")
 
 
 class VoiceGateway:
@@ -86,32 +79,62 @@ class VoiceGateway:
         media: Carries everybody's media.
         config: See `SessionConfig`.
         counters: Gets ``voice.opened``, ``voice.joined``, ``voice.no-route``,
-            ``voice.closed.<code>`` and ``voice.ignored.<opcode>``.
+            ``voice.closed.<code>`` and ``voice.ignored.<opcode>``; of websockets lost,
+            ``voice.detached.<code>``, then ``voice.resumed``, ``voice.expired`` or
+            ``voice.unresumable``; ``voice.replayed`` and ``voice.replay-overflow`` messages.
+        encryption: Which channels are encrypted end to end; by default none.
+        hooks: Who looks on.
     """
 
     def __init__(
-        self, world: World, media: MediaSocket, config: SessionConfig, counters: Counter[str]
+        self,
+        world: World,
+        media: MediaSocket,
+        config: SessionConfig,
+        counters: Counter[str],
+        *,
+        encryption: EncryptionPolicy | None = None,
+        hooks: RoomHooks | None = None,
     ) -> None:
         self._world = world
         self._media = media
         self._config = config
         self._counters = counters
+        self._encryption = EncryptionPolicy() if encryption is None else encryption
+        self._hooks = RoomHooks() if hooks is None else hooks
         self._next_ssrc = _FIRST_SSRC
         self._peers: dict[str, VoicePeer] = {}
         self._channels: dict[RoomKey, Channel] = {}
+        self._absent = Absences(self._drain)
+        self._pump = Pump(self._absent, lambda _now: None, media.clock)
+
+    @property
+    def dave(self) -> DaveMode:
+        """What holds for end-to-end encryption."""
+        return self._encryption.mode
 
     @property
     def rooms(self) -> Mapping[RoomKey, RoomInfo]:
         """Snapshot of every room that has somebody in it."""
         return {key: channel.info() for key, channel in self._channels.items()}
 
-    def connect(self, version: int | None, ip: str, wake: Callable[[], None]) -> VoicePeer:
+    def connect(
+        self,
+        version: int | None,
+        ip: str,
+        wake: Callable[[], None],
+        *,
+        browser: bool = False,
+        abort: Callable[[], None] = lambda: None,
+    ) -> VoicePeer:
         """A websocket is being opened.
 
         Args:
             version: Gateway version, None when the client named none.
             ip: Address of the media socket as this client reaches it.
             wake: To be called whenever the session has something to send.
+            browser: Whether a browser opens it.
+            abort: Cuts the websocket.
 
         Returns:
             The peer; call `drain` after each input to its session.
@@ -122,27 +145,74 @@ class VoiceGateway:
             ticket = self._world.claim(identify)
             if isinstance(ticket, Denial):
                 return _REFUSALS[ticket]
+            self._abandon(ticket)
+            max_dave = identify.max_dave_protocol_version
+            refusal = self._encryption.refuse(ticket.room.channel_id, max_dave)
+            if refusal is not None:
+                self._world.release(ticket)
+                return refusal
             peer.ticket = ticket
             self._peers[ticket.token] = peer
             ssrc, self._next_ssrc = self._next_ssrc, self._next_ssrc + SSRCS_PER_SESSION
             media = self._media
-            return Admission(ssrc, ip, media.address[1], media.fingerprint, media.new_credentials)
+            return Admission(
+                ssrc,
+                ip,
+                media.address[1],
+                media.fingerprint,
+                media.new_credentials,
+                self._describe_dave(ticket.room, max_dave),
+            )
 
-        session = VoiceServerSession(version, self._config, authenticate, counters=self._counters)
-        peer = VoicePeer(session, wake)
+        def find(resume: Resume) -> Continuation | Refusal:
+            assert version is not None  # else the session was closed before it could ask
+            return self._resume(peer, resume, version)
+
+        session = VoiceServerSession(
+            version, self._config, authenticate, find, counters=self._counters
+        )
+        peer = VoicePeer(session, wake, browser=browser, abort=abort)
         return peer
 
     def drain(self, peer: VoicePeer) -> None:
         """Handle what a session reports."""
-        while (event := peer.session.next_event()) is not None:
-            self._handle(peer, event)
+        self._drain(peer)
+        if peer in self._absent:
+            self._pump.run(lambda: None)  # there may be a deadline now
 
-    def end(self, ticket: Ticket, code: int, reason: str) -> bool:
-        """Close the voice session of a ticket. False when there is none."""
+    def close(self) -> None:
+        """Nobody who is away, or was cut, will come back: the server closes."""
+        self._pump.close()
+        for peer in tuple(self._peers.values()):
+            self._end(peer, VoiceCloseCode.CALL_TERMINATED, "the server closes")
+
+    def end(self, ticket: Ticket, code: int, reason: str, *, notice: float = 0.0) -> bool:
+        """Close the voice session of a ticket, or only its websocket if the code is resumable.
+
+        Args:
+            ticket: Whose.
+            code: Close code.
+            reason: Shown to the client.
+            notice: Seconds until its websocket is closed, if nothing else is said on it.
+
+        Returns:
+            False when there is nothing to close.
+        """
         peer = self._peers.get(ticket.token)
-        if peer is None:
+        if peer is None or (peer.session.detached and close_meaning(code).resumable):
             return False
-        self._end(peer, code, reason)
+        self._end(peer, code, reason, notice=notice)
+        return True
+
+    def drop(self, ticket: Ticket) -> bool:
+        """Cut the websocket of a ticket's voice session. False when there is none."""
+        peer = self._peers.get(ticket.token)
+        if peer is None or peer.session.detached:
+            return False
+        peer.abort()
+        # Its machine would be told a little later, too late for whoever looks at once.
+        peer.session.connection_lost(None, self._media.clock.now())
+        self.drain(peer)
         return True
 
     def end_leg(self, leg: SocketLeg, code: int, reason: str) -> None:
@@ -163,19 +233,57 @@ class VoiceGateway:
         else:
             peer.channel.set_state(peer.occupant, state)
 
-    def _end(self, peer: VoicePeer, code: int, reason: str) -> None:
+    def _end(self, peer: VoicePeer, code: int, reason: str, *, notice: float = 0.0) -> None:
         peer.session.close(code, reason)
-        self.drain(peer)
-        peer.wake()
+        self._drain(peer)
+        if notice:
+            self._pump.run(self._absent.wake_later, peer, self._media.clock.now() + notice)
+        else:
+            peer.wake()
+
+    def _drain(self, peer: VoicePeer) -> None:
+        while (event := peer.session.next_event()) is not None:
+            self._handle(peer, event)
+
+    def _resume(self, peer: VoicePeer, resume: Resume, version: int) -> Continuation | Refusal:
+        found = self._world.resume(resume)
+        if isinstance(found, Denial):
+            return _REFUSALS[found]
+        ticket, describe = found
+        old = self._peers[ticket.token]
+        continuation = old.session.hand_over(resume, version)
+        if continuation is None:
+            self._counters["voice.unresumable"] += 1
+            self._end(old, _UNRESUMABLE.code, _UNRESUMABLE.reason)
+            return _UNRESUMABLE
+        self._absent.discard(old)
+        peer.take_over(old)
+        self._peers[ticket.token] = peer
+        old.wake()  # it may not know yet that its websocket is of no use any more
+        return replace(continuation, describe=describe)
+
+    def _abandon(self, ticket: Ticket) -> None:
+        """End what was opened with this ticket before: the client begins anew."""
+        old = self._peers.pop(ticket.token, None)
+        if old is not None:
+            old.ticket = None  # it is in use again
+            self._end(old, VoiceCloseCode.SESSION_NO_LONGER_VALID, "identified anew")
 
     def _handle(self, peer: VoicePeer, event: VoiceServerEvent) -> None:
         _LOG.debug("= voice of %s: %r", peer.occupant and peer.occupant.user_id, event)
-        if isinstance(event, Closed):
-            self._closed(peer, event)
-            return
-        if isinstance(event, Identified):
-            self._identified(peer, event.ready)
-            return
+        match event:
+            case Closed():
+                self._closed(peer, event)
+                return
+            case Identified():
+                self._identified(peer, event)
+                return
+            case Detached():
+                self._detached(peer, event)
+                return
+            case SessionResumed():
+                self._resumed(peer, event)
+                return
         occupant, channel = peer.occupant, peer.channel
         assert occupant is not None
         if isinstance(event, ProtocolSelected):
@@ -187,7 +295,7 @@ class VoiceGateway:
         self,
         occupant: Occupant,
         channel: Channel | None,
-        event: SpeakingSet | VideoSet | NoRouteTold | WantsSet | CodecsSet,
+        event: SpeakingSet | VideoSet | NoRouteTold | WantsSet | CodecsSet | DaveReceived,
     ) -> None:
         match event:
             case SpeakingSet(speaking=speaking, ssrc=ssrc):
@@ -208,8 +316,23 @@ class VoiceGateway:
                 channel.set_wants(occupant, wants)
             case CodecsSet(codecs=codecs) if channel is not None:
                 channel.set_media(occupant, _renewed(occupant, codecs))
+            case DaveReceived(message=message) if channel is not None:
+                channel.receive_dave(occupant, message)
 
-    def _identified(self, peer: VoicePeer, ready: Ready) -> None:
+    def _describe_dave(self, room: RoomKey, max_version: int) -> Callable[[], int] | None:
+        if not max_version or self._encryption.mode == "off":
+            return None
+
+        def describe() -> int:
+            channel = self._channels.get(room)
+            if channel is not None:
+                return channel.version_for(max_version)
+            return self._encryption.version_for(room.channel_id, max_version)
+
+        return describe
+
+    def _identified(self, peer: VoicePeer, event: Identified) -> None:
+        ready = event.ready
         assert peer.ticket is not None
         state = self._world.state_of(peer.ticket.room.guild_id, peer.ticket.user_id)
         assert state is not None
@@ -219,7 +342,8 @@ class VoiceGateway:
             if stream.ssrc is not None and stream.rtx_ssrc is not None
         )
         leg = self._media.add_leg(state.user_id, LegSsrcs(ready.ssrc, layers))
-        peer.occupant = Occupant(state, peer.session, leg, peer.wake)
+        dave = DaveClient(event.identify.max_dave_protocol_version, peer.browser)
+        peer.occupant = Occupant(state, peer.session, leg, peer.wake, dave=dave)
 
     def _selected(self, peer: VoicePeer, occupant: Occupant, event: ProtocolSelected) -> None:
         assert peer.ticket is not None
@@ -232,7 +356,10 @@ class VoiceGateway:
         occupant.media = leg_media(event.codecs, event.webrtc)
         room = peer.ticket.room
         if room not in self._channels:
-            self._channels[room] = Channel(room, self._media, self._config.max_video_bps)
+            encryption = self._encryption.begin(room.channel_id)
+            self._channels[room] = Channel(
+                room, self._media, self._config.max_video_bps, encryption, self._hooks
+            )
         peer.channel = self._channels[room]
         peer.channel.join(occupant)
         self._counters["voice.joined"] += 1
@@ -243,7 +370,32 @@ class VoiceGateway:
         layers = () if video is None else own_layers(video, occupant.leg.ssrcs)
         self._media.run(lambda now: occupant.leg.announce(audio, layers, now))
 
+    def _detached(self, peer: VoicePeer, event: Detached) -> None:
+        assert peer.ticket is not None
+        code = event.code or 1006  # RFC 6455: no close frame
+        self._counters[f"voice.detached.{code}"] += 1
+        self._absent.add(peer)
+        self._world.detach(peer.ticket)
+        self._set_away(peer, away=True)
+        _LOG.info("= user %d lost its voice websocket (%d)", peer.ticket.user_id, code)
+
+    def _resumed(self, peer: VoicePeer, event: SessionResumed) -> None:
+        assert peer.ticket is not None
+        self._counters["voice.resumed"] += 1
+        self._counters["voice.replayed"] += event.replayed
+        self._set_away(peer, away=False, described=event.described)
+        user_id, replayed = peer.ticket.user_id, event.replayed
+        _LOG.info("= user %d resumed, %d messages replayed", user_id, replayed)
+
+    @staticmethod
+    def _set_away(peer: VoicePeer, *, away: bool, described: bool = False) -> None:
+        if peer.channel is not None and peer.occupant is not None:
+            peer.channel.set_away(peer.occupant, away=away, described=described)
+
     def _closed(self, peer: VoicePeer, event: Closed) -> None:
+        if peer in self._absent:
+            self._absent.discard(peer)
+            self._counters["voice.expired"] += event.expired
         self._counters[f"voice.closed.{event.code or 1006}"] += 1  # RFC 6455: no close frame
         if peer.ticket is not None:
             del self._peers[peer.ticket.token]
@@ -256,7 +408,10 @@ class VoiceGateway:
             _LOG.info("= user %d left channel %d", user_id, channel_id)
             if not peer.channel:
                 del self._channels[peer.channel.key]
-        self._media.remove_leg(peer.occupant.leg)
+        leg = peer.occupant.leg
+        if isinstance(leg, UdpLeg):
+            self._media.run(leg.say_goodbye)
+        self._media.remove_leg(leg)
         peer.occupant = peer.channel = None
 
 

@@ -7,7 +7,19 @@ voice gateway authenticates against it. Spec: Discord docs, "Voice Connections"
 The life of a `Ticket` (what VOICE_SERVER_UPDATE carries)::
 
     issued --claim--> live --release--> ended        a ticket opens one voice session, once
+       |               | ^
+       |        detach | | resume                   as often as the websocket is lost
+       |               v |
+       |            detached --op 4--> offered --claim--> live     a new session with the same
+       |                                  `------resume-> live     ticket, or the old one
        `----- another one is issued, or the user leaves -----> gone: 4006 when shown again
+
+A client whose websocket was lost may do one of two things. It may resume at once, as
+@discordjs/voice does, or ask the main gateway first with another op 4, as discord.py does, which
+then resumes with the token that it is told; a new token would make it fail for ever. But
+others identify anew after such an op 4. Both want an answer, and nothing in op 4 tells them
+apart, so the same ticket is announced again, and from then on it serves for either. Without that
+op 4 it serves for a resume only: who identifies again gets 4006, as on Discord.
 """
 
 from __future__ import annotations
@@ -19,9 +31,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-    from discord_rtc.protocol.messages import Identify
+    from discord_rtc.protocol.messages import Identify, Resume
 
 _REMEMBERED_TICKETS = 256
 """Ended tickets kept to tell "no longer valid" from "never was"; the oldest go first."""
@@ -100,6 +112,8 @@ class VoiceChange:
         state: The state from now on.
         previous: The state before, None for a user who was nowhere.
         issued: A new ticket, to be announced to the user.
+        repeated: The ticket of a session that lost its websocket, to be announced again: before
+            the state, because discord.py needs it in that order.
         revoked: The ticket whose voice session, if there is one, has to end.
         new_member: Whether the user sees the guild from now on.
         new_channel: Whether the channel was named for the first time.
@@ -108,6 +122,7 @@ class VoiceChange:
     state: VoiceState
     previous: VoiceState | None = None
     issued: Ticket | None = None
+    repeated: Ticket | None = None
     revoked: Ticket | None = None
     new_member: bool = False
     new_channel: bool = False
@@ -126,6 +141,7 @@ class Guild:
 
     Attributes:
         channels: Channel id to name.
+        stages: Ids of stage channels, of this guild and others.
         members: Users who get its events.
         everyone: Whether every user who logs in is a member. Guilds that exist only because
             somebody named them have those as members who did.
@@ -135,12 +151,15 @@ class Guild:
     name: str
     everyone: bool = False
     channels: dict[int, str] = field(default_factory=dict)
+    stages: Collection[int] = ()
     members: set[int] = field(default_factory=set)
 
 
 class _Stage(Enum):
     ISSUED = auto()
     LIVE = auto()
+    DETACHED = auto()
+    OFFERED = auto()
     ENDED = auto()
 
 
@@ -155,6 +174,7 @@ class World:
         grant_video: Whether a user may switch the camera on; others are answered
             ``self_video: false``, as Discord does with bots.
         new_token: Makes the secret of a ticket.
+        stage_channels: Ids of the channels that are stages; may grow later.
     """
 
     def __init__(
@@ -162,9 +182,11 @@ class World:
         *,
         grant_video: Callable[[int], bool] = lambda _user_id: True,
         new_token: Callable[[], str] = lambda: secrets.token_hex(16),
+        stage_channels: Collection[int] = (),
     ) -> None:
         self._grant_video = grant_video
         self._new_token = new_token
+        self._stage_channels = stage_channels
         self._guilds: dict[int, Guild] = {}
         self._states: dict[_Place, VoiceState] = {}
         self._tickets: dict[_Place, Ticket] = {}
@@ -177,7 +199,7 @@ class World:
 
     def add_guild(self, guild_id: int, name: str, channels: Mapping[int, str]) -> Guild:
         """Make a guild that everyone is a member of, or rename and extend an existing one."""
-        guild = self._guilds.setdefault(guild_id, Guild(guild_id, name))
+        guild = self._guild(guild_id)
         guild.name = name
         guild.everyone = True
         guild.channels.update(channels)
@@ -221,7 +243,8 @@ class World:
         A ticket is issued for every move, for a request from another main gateway session,
         after the voice session has ended, and when the same request comes again before the
         ticket was used (a client that lost the first answer). A mere change of flags keeps
-        the ticket.
+        the ticket. So does any request for the same channel while the voice session is
+        without its websocket: the ticket is repeated.
         """
         place = (request.guild_id, user_id)
         previous = self._states.get(place)
@@ -243,7 +266,7 @@ class World:
         self._states[place] = state
         change = VoiceChange(state, previous, new_member=new_member, new_channel=new_channel)
         if previous is not None and self._keeps_ticket(place, previous, state):
-            return change
+            return replace(change, repeated=self._offer(place))
         revoked = self._revoke(place)
         issued = Ticket(self._new_token(), session_id, user_id, room)
         self._tickets[place] = issued
@@ -261,32 +284,48 @@ class World:
         )
 
     def claim(self, identify: Identify) -> Ticket | Denial:
-        """Use a ticket to open a voice session."""
-        ticket, stage = self._stages.get(identify.token, (None, _Stage.ENDED))
-        if ticket is None:
+        """Use a ticket to open a voice session, perhaps in place of one that lost its websocket."""
+        ticket = self._shown(identify)
+        if ticket is None or identify.user_id != ticket.user_id:
             return Denial.NOT_YOURS
-        shown = (identify.user_id, identify.server_id)
-        named = identify.channel_id
-        if shown != (ticket.user_id, ticket.server_id) or named not in {
-            None,
-            ticket.room.channel_id,
-        }:
-            return Denial.NOT_YOURS
-        if stage is not _Stage.ISSUED or identify.session_id != ticket.session_id:
+        usable = {_Stage.ISSUED, _Stage.OFFERED}
+        if self._stage(ticket) not in usable or identify.session_id != ticket.session_id:
             return Denial.OVER
         self._stages[ticket.token] = (ticket, _Stage.LIVE)
         return ticket
+
+    def resume(self, resume: Resume) -> tuple[Ticket, bool] | Denial:
+        """Use a ticket to go on with the voice session that it opened.
+
+        Returns:
+            The ticket, and whether the client asked the main gateway before.
+        """
+        ticket = self._shown(resume)
+        if ticket is None:
+            return Denial.NOT_YOURS
+        stage = self._stage(ticket)
+        usable = {_Stage.LIVE, _Stage.DETACHED, _Stage.OFFERED}
+        if stage not in usable or resume.session_id != ticket.session_id:
+            return Denial.OVER
+        self._stages[ticket.token] = (ticket, _Stage.LIVE)
+        return ticket, stage is _Stage.OFFERED
+
+    def detach(self, ticket: Ticket) -> None:
+        """The voice session that this ticket opened is without its websocket."""
+        self._stages[ticket.token] = (ticket, _Stage.DETACHED)
 
     def release(self, ticket: Ticket) -> None:
         """The voice session that this ticket opened has ended."""
         self._end(ticket)
 
+    def _guild(self, guild_id: int) -> Guild:
+        made = Guild(guild_id, f"guild-{guild_id}", stages=self._stage_channels)
+        return self._guilds.setdefault(guild_id, made)
+
     def _enter(self, room: RoomKey, user_id: int) -> tuple[bool, bool]:
         if room.guild_id is None:
             return False, False
-        guild = self._guilds.setdefault(
-            room.guild_id, Guild(room.guild_id, f"guild-{room.guild_id}")
-        )
+        guild = self._guild(room.guild_id)
         new_member = user_id not in guild.members
         new_channel = room.channel_id not in guild.channels
         guild.members.add(user_id)
@@ -297,8 +336,28 @@ class World:
         moved = previous.channel_id != state.channel_id
         if moved or previous.session_id != state.session_id:
             return False
-        _, stage = self._stages[self._tickets[place].token]
-        return stage is _Stage.LIVE or (stage is _Stage.ISSUED and previous != state)
+        stage = self._stage(self._tickets[place])
+        in_use = stage not in {_Stage.ISSUED, _Stage.ENDED}
+        return in_use or (stage is _Stage.ISSUED and previous != state)
+
+    def _offer(self, place: _Place) -> Ticket | None:
+        ticket = self._tickets[place]
+        if self._stage(ticket) not in {_Stage.DETACHED, _Stage.OFFERED}:
+            return None
+        self._stages[ticket.token] = (ticket, _Stage.OFFERED)
+        return ticket
+
+    def _shown(self, message: Identify | Resume) -> Ticket | None:
+        """The ticket that a client shows, if it is one for what it names."""
+        ticket, _ = self._stages.get(message.token, (None, None))
+        if ticket is None or message.server_id != ticket.server_id:
+            return None
+        named = message.channel_id
+        return ticket if named is None or named == ticket.room.channel_id else None
+
+    def _stage(self, ticket: Ticket) -> _Stage:
+        _, stage = self._stages.get(ticket.token, (ticket, _Stage.ENDED))  # or ended long ago
+        return stage
 
     def _revoke(self, place: _Place) -> Ticket | None:
         ticket = self._tickets.pop(place, None)

@@ -20,6 +20,8 @@ from discord_rtc.protocol.voice import (
     HeartbeatMissed,
     ReadyReceived,
     Received,
+    ResumeFailed,
+    SessionResumed,
     TimedOut,
     VoiceCredentials,
     VoiceOptions,
@@ -62,12 +64,14 @@ def handler() -> Handler:
 
 
 def gateway(
-    credentials: VoiceCredentials, handler: Handler, *, timeout: float = 5.0
+    credentials: VoiceCredentials,
+    handler: Handler,
+    *,
+    timeout: float = 5.0,
+    resume_timeout: float = 15.0,
 ) -> VoiceGateway:
-    return VoiceGateway(
-        credentials, VoiceOptions(timeout=timeout), secure=False, handler=handler,
-        clock=SystemClock(),
-    )  # fmt: skip
+    options = VoiceOptions(timeout=timeout, resume_timeout=resume_timeout)
+    return VoiceGateway(credentials, options, secure=False, handler=handler, clock=SystemClock())
 
 
 class Running:
@@ -194,6 +198,184 @@ async def test_binary_frames_do_no_harm(
         await eventually(lambda: Greeted in handler.kinds())
 
 
+# Websockets that are lost while live
+
+
+async def resume(peer: Peer) -> None:
+    """Resume the session, with one message that was missed."""
+    await peer.hello()
+    data = await peer.expect(7)
+    assert isinstance(data, dict)
+    assert (data["server_id"], data["session_id"]) == ("10", "session")
+    await peer.send(9, None)
+    await peer.send(11, {"user_ids": ["1"]})
+
+
+async def forgotten(peer: Peer) -> None:
+    """The server knows nothing of the session any more."""
+    await peer.close(4006, "gone")
+
+
+async def live_then_aborted(peer: Peer) -> None:
+    await peer.live()
+    await peer.expect(12)
+    peer.abort()
+
+
+@pytest.mark.parametrize("code", [None, 1001, 4015])
+async def test_a_live_session_goes_on_over_another_websocket(
+    voice_double: StartDouble,
+    handler: Handler,
+    eventually: Eventually,
+    caplog: pytest.LogCaptureFixture,
+    code: int | None,
+) -> None:
+    caplog.set_level(logging.INFO, "discord_rtc")
+
+    async def script(peer: Peer) -> None:
+        await peer.live()
+        await peer.expect(12)
+        if code is None:
+            peer.abort()
+        else:
+            await peer.close(code)
+
+    async with voice_double(script, resume) as double:
+        it = gateway(double.credentials(), handler)
+        answering(it, handler)
+        async with Running(it) as task:
+            await eventually(lambda: Received in handler.kinds())
+            it.send(Speaking(1, 1000, delay=0))
+            again = double.peers[1]
+            await eventually(lambda: [op for op, _ in again.received] == [7, 5, 12, 3, 5])
+            assert not task.done()
+    assert handler.opened == 1
+    assert it.counters == {"resumes": 1, "resume-failures": 0}
+    assert handler.kinds()[2:] == [Described, SessionResumed, Received]
+    said = [record.getMessage() for record in caplog.records]
+    assert any("the voice websocket was lost" in message for message in said)
+    assert any("the voice session was resumed after" in message for message in said)
+
+
+async def test_what_is_sent_without_a_websocket_is_sent_on_the_next(
+    voice_double: StartDouble, handler: Handler, eventually: Eventually
+) -> None:
+    released = asyncio.Event()
+
+    async def later(peer: Peer) -> None:
+        await released.wait()
+        await resume(peer)
+
+    async with voice_double(live_then_aborted, later) as double:
+        it = gateway(double.credentials(), handler)
+        answering(it, handler)
+        async with Running(it):
+            await eventually(lambda: len(double.peers) == 2)
+            for flags in (1, 3, 0):
+                it.send(Speaking(flags, 1000, delay=0))
+            released.set()
+            again = double.peers[1]
+            await eventually(lambda: len(again.received) == 7)
+    flags_said = [data["speaking"] for op, data in again.received if op == 5]  # type: ignore[index]
+    assert flags_said == [0, 1, 3, 0]
+
+
+async def test_a_refused_resume_is_lost_with_its_code(
+    voice_double: StartDouble, handler: Handler
+) -> None:
+    async with voice_double(live_then_aborted, forgotten) as double:
+        it = gateway(double.credentials(), handler)
+        answering(it, handler)
+        with pytest.raises(ConnectionLost, match="gone") as caught:
+            await it.run(5)
+    assert caught.value.close_code == 4006
+    assert it.counters == {"resumes": 0, "resume-failures": 1}
+
+
+async def test_websockets_that_do_not_last_are_replaced_ever_more_slowly(
+    voice_double: StartDouble, handler: Handler, eventually: Eventually
+) -> None:
+    async def cut(peer: Peer) -> None:
+        peer.abort()
+
+    async with voice_double(live_then_aborted, cut, cut, resume) as double:
+        it = gateway(double.credentials(), handler)
+        answering(it, handler)
+        started = asyncio.get_running_loop().time()
+        async with Running(it):
+            await eventually(lambda: SessionResumed in handler.kinds())
+        # Half of 0.2 s and half of 0.4 s at least; the first attempt waits for nothing.
+        assert asyncio.get_running_loop().time() - started > 0.3
+    assert it.counters == {"resumes": 1, "resume-failures": 2}
+
+
+async def test_a_session_that_cannot_be_resumed_in_time_is_lost_with_the_first_code(
+    voice_double: StartDouble, handler: Handler
+) -> None:
+    async with voice_double(live_then_aborted) as double:
+        it = gateway(double.credentials(), handler, resume_timeout=0.3)
+        answering(it, handler)
+        task = asyncio.ensure_future(it.run(5))
+        while not double.peers:  # noqa: ASYNC110 - there is nothing else to wait for
+            await asyncio.sleep(0.002)
+        double.stop_listening()
+        with pytest.raises(ConnectionLost) as caught:
+            async with asyncio.timeout(2):
+                await task
+    assert caught.value.close_code == 1006
+    assert handler.kinds()[-1] is ResumeFailed
+    assert it.counters["resumes"] == 0
+    assert it.counters["resume-failures"] >= 2
+
+
+async def test_a_server_that_does_not_answer_the_resume_is_waited_for_no_longer_than_that(
+    voice_double: StartDouble, handler: Handler
+) -> None:
+    async def silent(peer: Peer) -> None:
+        await peer.gone()
+
+    async with voice_double(live_then_aborted, silent) as double:
+        it = gateway(double.credentials(), handler, resume_timeout=0.2)
+        answering(it, handler)
+        with pytest.raises(ConnectionLost):
+            async with asyncio.timeout(2):
+                await it.run(5)
+    assert it.counters == {"resumes": 0, "resume-failures": 1}
+
+
+async def test_a_websocket_that_answers_no_heartbeats_is_replaced(
+    voice_double: StartDouble, handler: Handler, eventually: Eventually
+) -> None:
+    async def mute(peer: Peer) -> None:
+        await peer.hello(interval_ms=20)
+        await peer.ready()
+        await peer.description()
+
+    async with voice_double(mute, resume) as double:
+        it = gateway(double.credentials(), handler)
+        answering(it, handler)
+        async with Running(it):
+            await eventually(lambda: SessionResumed in handler.kinds())
+        assert double.peers[0].close_code == 1006
+    assert HeartbeatMissed not in handler.kinds()
+
+
+@pytest.mark.parametrize("waiting", [0.0, 0.01, 0.15])
+async def test_cancelling_while_there_is_no_websocket_leaves_nothing_behind(
+    voice_double: StartDouble, handler: Handler, eventually: Eventually, waiting: float
+) -> None:
+    async with voice_double(live_then_aborted) as double:
+        it = gateway(double.credentials(), handler)
+        answering(it, handler)
+        async with Running(it):
+            await eventually(lambda: Described in handler.kinds())
+            double.stop_listening()
+            await eventually(lambda: double.peers[0].close_code is not None)
+            await asyncio.sleep(waiting)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not [task for task in others if task.get_name().startswith("gateway")]
+
+
 # What goes wrong
 
 
@@ -291,7 +473,7 @@ async def test_a_close_carries_its_code_and_reason(
     assert str(caught.value) == expected
 
 
-async def test_a_connection_that_breaks_is_lost(
+async def test_a_connection_that_breaks_before_it_is_live_is_lost(
     voice_double: StartDouble, handler: Handler
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -312,14 +494,14 @@ async def test_a_server_that_reads_nothing_is_cut_not_waited_for(
         await peer.live()
         await peer.wait()
 
-    async with voice_double(script) as double:
+    async with voice_double(script, forgotten) as double:
         it = gateway(double.credentials(), handler)
         answering(it, handler)
         task = asyncio.ensure_future(it.run(5))
         await eventually(lambda: Described in handler.kinds())
         for number in range(OUTBOX_BOUND + 10):
             it.send(Speaking(number % 8, 1000))
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(ConnectionLost, match="4006"):
             async with asyncio.timeout(2):
                 await task
 
@@ -394,15 +576,17 @@ async def test_no_log_of_any_level_holds_a_secret(
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
-    async def script(peer: Peer) -> None:
-        await peer.live()
+    async def resume_hushed(peer: Peer) -> None:
+        await peer.hello()
+        await peer.expect(7)
+        await peer.send(9, None)
 
-    async with voice_double(script) as double:
+    async with voice_double(live_then_aborted, resume_hushed) as double:
         credentials = VoiceCredentials(double.endpoint, "hush-token", "hush-session", 7, 10)
         it = gateway(credentials, handler)
         answering(it, handler)
         async with Running(it):
-            await eventually(lambda: Described in handler.kinds())
+            await eventually(lambda: SessionResumed in handler.kinds())
     # The double's own log may say what it likes; ours must not even quote frames.
     ours = [it.getMessage() for it in caplog.records if it.name != "websockets.server"]
     assert len(ours) < len(caplog.records)

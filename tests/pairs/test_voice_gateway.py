@@ -29,6 +29,8 @@ from discord_rtc.protocol.voice import (
     Live,
     ReadyReceived,
     Received,
+    Resuming,
+    Stalled,
     VoiceCredentials,
     VoiceOptions,
     VoiceSession,
@@ -187,7 +189,7 @@ def test_a_wrong_token_is_refused() -> None:
 
 
 def test_a_cut_wire_is_noticed_by_both_ends() -> None:
-    pair = Pair()
+    pair = Pair(7)  # without sequence numbers there is nothing to come back to
     pair.go_live()
     pair.pass_time(20)
     pair.cut = True
@@ -196,3 +198,15 @@ def test_a_cut_wire_is_noticed_by_both_ends() -> None:
     assert isinstance(pair.client.state, Closed)
     assert pair.server.closing is not None
     assert pair.server.closing[0] == VoiceCloseCode.SESSION_TIMEOUT
+
+
+def test_the_client_notices_a_cut_wire_in_time_to_resume() -> None:
+    pair = Pair()
+    pair.go_live()
+    pair.pass_time(20)
+    pair.cut = True
+    pair.pass_time(21)
+    assert pair.events(Stalled) == [Stalled()]
+    assert isinstance(pair.client.state, Resuming)
+    assert pair.server.closing is None
+    assert not pair.server.detached

@@ -66,6 +66,9 @@ from discord_rtc.protocol.signaling import JoinSignaling, ServerAssigned
 from discord_rtc.protocol.voice import (
     Closed,
     HeartbeatMissed,
+    Live,
+    ResumeFailed,
+    Resuming,
     Selecting,
     TimedOut,
     VoiceCredentials,
@@ -339,7 +342,7 @@ class VoiceSessionMachine(RuleBasedStateMachine):
                     assert message.seq_ack == self.machine.seq_ack
         while (event := self.machine.next_event()) is not None:
             assert not self.ended, "nothing comes after the end"
-            self.ended = isinstance(event, TimedOut | HeartbeatMissed)
+            self.ended = isinstance(event, TimedOut | HeartbeatMissed | ResumeFailed)
 
     @rule(data=st.data(), seq=maybe(u16))
     def server_says(self, data: st.DataObject, seq: int | None) -> None:
@@ -408,6 +411,28 @@ class VoiceSessionMachine(RuleBasedStateMachine):
             self.machine.receive_text(frame, self.now)
             self.flush()
 
+    @precondition(lambda self: isinstance(self.machine.state, Live | Resuming))
+    @rule(code=st.sampled_from([None, 1001, 4015]), opens=st.booleans())
+    def the_websocket_is_lost(self, code: int | None, opens: bool) -> None:
+        if self.version < 8:
+            return
+        assert self.machine.socket_lost(code, self.now)
+        self.flush()
+        if opens:
+            self.machine.socket_opened(self.now)
+            self.flush()
+
+    @precondition(lambda self: isinstance(self.machine.state, Resuming))
+    @rule()
+    def server_resumes(self) -> None:
+        for message in (Hello(13_750), Resumed()):
+            frame = build(message, version=self.version)
+            assert isinstance(frame, str)
+            self.machine.receive_text(frame, self.now)
+            self.flush()
+        opened = isinstance(self.machine.state, Live)
+        self.last_beat = self.now if opened else self.last_beat
+
     @invariant()
     def a_deadline_exists_until_closed(self) -> None:
         closed = isinstance(self.machine.state, Closed)
@@ -417,7 +442,10 @@ class VoiceSessionMachine(RuleBasedStateMachine):
     @invariant()
     def heartbeats_continue(self) -> None:
         deadline = self.machine.next_timeout()
-        if self.identified and deadline is not None:
+        if isinstance(self.machine.state, Resuming):
+            assert deadline is not None
+            assert deadline <= self.now + 15.0
+        elif self.identified and deadline is not None:
             # The longest interval is 5 s; a timer that fired late moves the schedule, not more.
             assert deadline <= max(self.last_beat, self.now) + 5.0
 

@@ -36,6 +36,12 @@ def test_speaking_is_a_mask_from_version_4_on() -> None:
         Speaking.from_data({"speaking": True, "ssrc": 1}, 4)
 
 
+def test_speaking_need_not_name_an_ssrc() -> None:
+    assert Speaking.from_data({"speaking": 1, "delay": 0}, 8) == Speaking(1, 0, delay=0)
+    with pytest.raises(BadField, match="ssrc"):
+        Speaking.from_data({"speaking": 1, "ssrc": "1", "delay": 0}, 8)
+
+
 def test_speaking_of_the_server_names_the_user() -> None:
     message = Speaking(1, 2, user_id=852892297661906993)
     assert Speaking.from_data(message.to_data(8), 8) == message

@@ -9,6 +9,7 @@ import pytest
 
 from discord_rtc.errors import InvalidState
 from discord_rtc.protocol.signaling import (
+    MOVE_WINDOW,
     Disconnected,
     JoinSignaling,
     ServerAssigned,
@@ -55,6 +56,11 @@ class Account:
             "guild_id": None if self.guild_id is None else str(self.guild_id),
         }
         self.machine.receive_event("VOICE_SERVER_UPDATE", data | fields, self.now)
+
+    def wait(self) -> None:
+        """Longer than the other half of a move may take."""
+        self.now += 1.0
+        self.machine.handle_timeout(self.now)
 
     def events(self) -> list[SignalingEvent]:
         events = []
@@ -268,7 +274,42 @@ def test_mute_changes_the_state_but_not_the_server() -> None:
 def test_new_token_at_the_same_endpoint_is_a_new_assignment() -> None:
     account = connected()
     account.server("t2")
+    account.wait()
     assert account.events() == [ServerAssigned(credentials("t2"))]
+
+
+def test_a_server_that_comes_unasked_is_taken_after_a_moment() -> None:
+    account = connected()
+    account.server("t2")
+    assert account.events() == []
+    assert account.machine.next_timeout() == account.now + MOVE_WINDOW
+    account.machine.handle_timeout(account.now + MOVE_WINDOW - 0.01)
+    assert account.events() == []
+    account.wait()
+    assert account.assigned() == [credentials("t2")]
+    assert account.machine.next_timeout() is None
+
+
+@pytest.mark.parametrize("server_first", [False, True])
+def test_a_forced_move_is_assigned_with_its_new_channel(server_first: bool) -> None:
+    account = connected()
+    if server_first:
+        account.server("t2")
+    account.state(CHANNEL + 1)
+    if not server_first:
+        account.server("t2")
+    assert account.assigned() == [credentials("t2", channel_id=CHANNEL + 1)]
+    account.wait()
+    assert account.events() == []
+
+
+def test_a_mute_does_not_end_the_moment() -> None:
+    account = connected()
+    account.server("t2")
+    account.state(self_mute=True)
+    assert account.assigned() == []
+    account.state(CHANNEL + 1)
+    assert account.assigned() == [credentials("t2", channel_id=CHANNEL + 1)]
 
 
 def test_repeated_voice_server_is_no_new_assignment() -> None:
@@ -282,6 +323,7 @@ def test_newest_session_id_counts() -> None:
     account.state(session_id="s2")
     assert account.machine.credentials == credentials(session_id="s2")
     account.server("t2")
+    account.wait()
     assert account.assigned() == [credentials("t2", "s2")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +20,10 @@ from discord_rtc.protocol.messages import (
     Message,
     MlsExternalSender,
     MlsKeyPackage,
+    MlsWelcome,
     NoRoute,
     Ready,
+    Resume,
     Resumed,
     SelectProtocol,
     ServerMessage,
@@ -44,7 +47,11 @@ from discord_rtc.protocol.voice import (
     Live,
     ReadyReceived,
     Received,
+    ResumeFailed,
+    Resuming,
     Selecting,
+    SessionResumed,
+    Stalled,
     TimedOut,
     Unexpected,
     VoiceCredentials,
@@ -204,8 +211,10 @@ def test_description_ends_in_live_with_the_prologue() -> None:
     assert wire.machine.ready == READY
 
 
-def test_second_description_while_live_is_told_again_without_prologue() -> None:
+def test_second_description_while_live_is_told_if_it_says_something_new() -> None:
     wire = live()
+    wire.feed(DESCRIPTION)
+    assert wire.events() == []
     changed = SessionDescription("opus", "VP8", "m2", "aead_aes256_gcm_rtpsize", bytes(32))
     wire.feed(changed)
     assert wire.events() == [Described(changed)]
@@ -254,7 +263,7 @@ def test_too_many_early_messages_drop_the_oldest_and_are_counted() -> None:
     kept = wire.sent()[2:]
     assert kept[0] == Speaking(1, 2)
     assert len(kept) == 256
-    assert wire.machine.drops == {"send-overflow": 2}
+    assert wire.machine.drops == {"send-overflow": 2, "unproven-overflow": 2}  # the prologue's
 
 
 @pytest.mark.parametrize("version", [0, 1, 3, 10])
@@ -394,8 +403,13 @@ def test_answer_tells_the_round_trip_time() -> None:
     assert wire.events() == []
 
 
-def test_three_missed_answers_close_the_session() -> None:
-    wire = live()
+@pytest.mark.parametrize(
+    "make", [selecting, lambda: live(VoiceOptions(version=7))], ids=["selecting", "version 7"]
+)
+def test_three_missed_answers_close_a_session_that_cannot_be_resumed(
+    make: Callable[[], Wire],
+) -> None:
+    wire = make()
     for _ in range(3):
         wire.tick()
         assert len(wire.sent()) == 1
@@ -444,6 +458,292 @@ def test_heartbeats_are_told_apart_within_one_millisecond() -> None:
     assert wire.events() == []
     wire.feed(HeartbeatAck(7005))
     assert wire.events() == [HeartbeatAnswered(0.5)]
+
+
+# Websockets that are lost
+
+
+RESUME = Resume(2, "hunter3", "hunter2", -1)
+"""What goes out on the next websocket; the channel is on the wire in version 9 only."""
+
+
+def lost(wire: Wire | None = None, code: int | None = None) -> Wire:
+    """A live session whose websocket is gone."""
+    wire = wire or live()
+    assert wire.machine.socket_lost(code, wire.now)
+    return wire
+
+
+def asking(wire: Wire | None = None) -> Wire:
+    """The same, with Resume sent on another websocket."""
+    wire = wire or lost()
+    wire.machine.socket_opened(wire.now)
+    wire.feed(Hello(13750))
+    return wire
+
+
+def resumed() -> Wire:
+    wire = asking()
+    wire.feed(Resumed())
+    wire.forget()
+    return wire
+
+
+@pytest.mark.parametrize("code", [None, 1006, 1001, 1005, 1011, 3000, 4013, 4015])
+def test_a_live_session_survives_its_websocket(code: int | None) -> None:
+    wire = live()
+    assert wire.machine.socket_lost(code, OPENED + 3)
+    assert wire.machine.state == Resuming(READY, DESCRIPTION, OPENED + 3, OPENED + 18)
+    assert (wire.machine.ready, wire.machine.description) == (READY, DESCRIPTION)
+    assert wire.machine.next_timeout() == OPENED + 18  # no heartbeats without a websocket
+    assert (wire.events(), wire.sent()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "code", [1000, 4001, 4003, 4004, 4005, 4006, 4009, 4011, 4014, 4017, 4021, 4022]
+)
+def test_these_closes_are_the_end(code: int) -> None:
+    for wire in (live(), lost(), asking()):
+        wire.forget()
+        assert not wire.machine.socket_lost(code, wire.now)
+        assert isinstance(wire.machine.state, Closed)
+        assert wire.machine.next_timeout() is None
+        assert not wire.machine.socket_lost(None, wire.now)
+
+
+@pytest.mark.parametrize("make", [Wire, identifying, selecting])
+def test_a_session_that_is_not_live_ends_with_its_websocket(make: Callable[[], Wire]) -> None:
+    wire = make()
+    assert not wire.machine.socket_lost(None, wire.now)
+    assert wire.machine.state == Closed("The connection broke without a close frame.")
+
+
+@pytest.mark.parametrize(("version", "survives"), [(7, False), (8, True), (9, True)])
+def test_without_sequence_numbers_nothing_is_resumed(version: int, survives: bool) -> None:
+    wire = live(VoiceOptions(version=version))
+    assert wire.machine.socket_lost(None, wire.now) is survives
+
+
+def test_the_first_websocket_sets_the_time_for_hello() -> None:
+    machine = VoiceSession(CREDENTIALS, now=OPENED)
+    machine.socket_opened(OPENED + 4)
+    assert machine.next_timeout() == OPENED + 14
+
+
+def test_another_websocket_resumes_with_the_last_number_seen() -> None:
+    wire = live()
+    wire.feed(ClientsConnect((4,)), seq=65_535)
+    wire.feed(ClientsConnect((5,)), seq=0)
+    lost(wire)
+    wire.forget()
+    wire.machine.socket_opened(wire.now)
+    assert wire.sent() == []
+    wire.feed(Hello(13750))
+    assert wire.raw() == [
+        {
+            "op": 7,
+            "d": {"server_id": "2", "session_id": "hunter3", "token": "hunter2", "seq_ack": 0},
+        }
+    ]
+    assert wire.events() == []
+
+
+def test_version_9_resumes_with_the_channel() -> None:
+    wire = asking(lost(live(VoiceOptions(version=9))))
+    assert wire.sent() == [Resume(2, "hunter3", "hunter2", -1, 3)]
+
+
+def test_resumed_is_live_again_and_says_the_flags_again() -> None:
+    wire = lost()
+    wire.now += 2
+    asking(wire)
+    assert wire.sent() == [RESUME]
+    wire.now += 1
+    wire.feed(Resumed())
+    assert wire.events() == [SessionResumed(3.0)]
+    assert wire.machine.state == Live(READY, DESCRIPTION)
+    assert wire.sent() == [
+        Speaking(0, 713745, delay=0),
+        Video(713745, 0, 0),
+        Heartbeat(10_000, -1),
+    ]
+    assert wire.machine.next_timeout() == wire.now + 4  # heartbeats since Hello
+
+
+def test_what_surely_arrived_is_not_said_again() -> None:
+    wire = live()
+    wire.machine.send(MlsKeyPackage(b"old"), wire.now)
+    wire.tick()
+    *_, beat = wire.sent()
+    assert isinstance(beat, Heartbeat)
+    wire.machine.send(MlsKeyPackage(b"new"), wire.now)
+    wire.feed(HeartbeatAck(beat.t))
+    asking(lost(wire))
+    wire.forget()
+    wire.feed(Resumed())
+    speaking, fence = wire.sent()
+    assert speaking == Speaking(0, 713745, delay=0)
+    assert isinstance(fence, Heartbeat)
+    wire.feed(HeartbeatAck(beat.t))
+    assert wire.sent() == []
+    wire.feed(HeartbeatAck(fence.t))
+    assert wire.sent() == [MlsKeyPackage(b"new")]
+
+
+def test_what_the_replay_proves_is_not_said_again() -> None:
+    wire = live()
+    wire.machine.send(MlsKeyPackage(b"arrived"), wire.now)
+    asking(lost(wire))
+    wire.feed(Resumed())
+    *_, fence = wire.sent()
+    assert isinstance(fence, Heartbeat)
+    wire.feed(MlsWelcome(1, b"welcome"), seq=9)
+    wire.feed(HeartbeatAck(fence.t))
+    assert wire.sent() == []
+
+
+def test_a_websocket_lost_during_the_replay_holds_back_until_the_next() -> None:
+    wire = live()
+    wire.machine.send(MlsKeyPackage(b"lost"), wire.now)
+    asking(lost(wire))
+    wire.feed(Resumed())
+    asking(lost(wire))
+    wire.forget()
+    wire.feed(Resumed())
+    *_, fence = wire.sent()
+    assert isinstance(fence, Heartbeat)
+    wire.feed(HeartbeatAck(fence.t))
+    assert wire.sent() == [MlsKeyPackage(b"lost")]
+
+
+def test_a_heartbeat_before_resumed_proves_nothing_about_the_lost_websocket() -> None:
+    wire = live()
+    wire.machine.send(MlsKeyPackage(b"lost"), wire.now)
+    asking(lost(wire))
+    wire.feed(Heartbeat(0))
+    *_, beat = wire.sent()
+    assert isinstance(beat, Heartbeat)
+    wire.feed(HeartbeatAck(beat.t), Resumed())
+    *_, fence = wire.sent()
+    assert isinstance(fence, Heartbeat)
+    wire.feed(HeartbeatAck(fence.t))
+    assert wire.sent() == [MlsKeyPackage(b"lost")]
+
+
+def test_what_is_sent_meanwhile_waits_for_resumed() -> None:
+    wire = resumed()
+    lost(wire)
+    wire.machine.send(Speaking(1, 713745, delay=0), wire.now)
+    asking(wire)
+    wire.machine.send(NoRoute(), wire.now)
+    assert wire.sent() == [RESUME]
+    wire.feed(Resumed())
+    assert wire.sent()[-3:-1] == [Speaking(1, 713745, delay=0), NoRoute()]
+
+
+def test_frames_for_the_lost_websocket_are_not_sent_on_the_next() -> None:
+    wire = live()
+    wire.feed(Heartbeat(0))
+    asking(lost(wire))
+    assert wire.sent() == [RESUME]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_is_replayed_may_come_before_or_after_resumed(first: bool) -> None:
+    wire = asking()
+    messages: tuple[ServerMessage, ...] = (MlsExternalSender(b"key"), ClientsConnect((4,)))
+    order = (Resumed(), *messages) if first else (*messages, Resumed())
+    wire.feed(*order, seq=7)
+    told = [event for event in wire.events() if isinstance(event, Received)]
+    assert told == [Received(message) for message in messages]
+    assert isinstance(wire.machine.state, Live)
+    assert wire.machine.seq_ack == 7
+
+
+@pytest.mark.parametrize("make", [asking, resumed])
+def test_a_description_that_is_repeated_is_told_if_it_says_something_new(
+    make: Callable[[], Wire],
+) -> None:
+    wire = make()
+    wire.forget()
+    wire.feed(DESCRIPTION)
+    assert wire.events() == []
+    changed = SessionDescription("opus", "VP8", "m2", "aead_aes256_gcm_rtpsize", bytes(32))
+    wire.feed(changed)
+    assert wire.events() == [Described(changed)]
+    assert wire.machine.description == changed
+
+
+def test_a_websocket_may_be_lost_again_before_it_resumed_anything() -> None:
+    wire = asking()
+    wire.forget()
+    wire.now += 4
+    assert wire.machine.socket_lost(1006, wire.now)
+    assert wire.machine.state == Resuming(READY, DESCRIPTION, OPENED, OPENED + 15)
+    assert wire.machine.next_timeout() == OPENED + 15
+    asking(wire)
+    assert wire.sent() == [RESUME]
+
+
+@pytest.mark.parametrize("hello", [True, False])
+def test_a_websocket_that_does_not_answer_in_5_s_is_given_up(hello: bool) -> None:
+    wire = lost()
+    wire.now += 1
+    wire.machine.socket_opened(wire.now)
+    if hello:
+        wire.feed(Hello(41_250))
+    wire.forget()
+    while not (events := wire.events()):
+        wire.tick()
+    assert events == [Stalled()]
+    assert wire.now == OPENED + 6
+    assert wire.machine.state == Resuming(READY, DESCRIPTION, OPENED, OPENED + 15)
+    wire.feed(Resumed())  # too late: the websocket is being cut
+    assert wire.events() == [Unexpected("Resuming", 9)]
+
+
+def test_no_resume_in_time_is_the_end() -> None:
+    wire = lost(live(VoiceOptions(resume_timeout=6)))
+    wire.now += 5
+    wire.machine.socket_opened(wire.now)
+    wire.tick()
+    assert wire.now == OPENED + 6
+    assert wire.events() == [ResumeFailed()]
+    assert wire.machine.state == Closed("not resumed in time")
+    wire.machine.socket_opened(wire.now)
+    assert wire.machine.state == Closed("not resumed in time")
+
+
+def test_three_missed_answers_of_a_live_session_are_a_dead_websocket() -> None:
+    wire = live()
+    for _ in range(3):
+        wire.tick()
+    wire.forget()
+    wire.tick()
+    assert wire.events() == [Stalled()]
+    assert wire.sent() == []
+    assert wire.machine.state == Resuming(READY, DESCRIPTION, wire.now, wire.now + 15)
+    wire.feed(ClientsConnect((4,)), seq=9)  # a last word, while it is being cut
+    assert wire.events() == [Received(ClientsConnect((4,)))]
+    assert wire.machine.socket_lost(1006, wire.now)
+    asking(wire)
+    assert wire.sent() == [replace(RESUME, seq_ack=9)]
+
+
+def test_hello_and_resumed_come_once() -> None:
+    wire = lost()
+    wire.feed(Hello(13750))  # there is no websocket
+    asking(wire)
+    wire.forget()
+    wire.feed(Hello(13750), READY)
+    assert wire.events() == [Unexpected("Resuming", 8), Unexpected("Resuming", 2)]
+    wire.feed(Resumed(), Resumed())
+    assert wire.events() == [SessionResumed(0.0), Unexpected("Live", 9)]
+
+
+def test_a_protocol_is_not_selected_while_resuming() -> None:
+    with pytest.raises(InvalidState):
+        lost().machine.select_protocol(SELECT, OPENED)
 
 
 # Sequence numbers

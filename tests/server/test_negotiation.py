@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from discord_rtc.ice.credentials import IceCredentials
-from discord_rtc.protocol.messages import CodecInfo, Identify, SelectProtocol, StreamInfo
+from discord_rtc.protocol.messages import (
+    CodecInfo,
+    Identify,
+    Ready,
+    SelectProtocol,
+    Speaking,
+    StreamInfo,
+    Video,
+)
 from discord_rtc.protocol.sdp import parse_server_fragment
 from discord_rtc.rtp.extensions import ABS_SEND_TIME, NATIVE_EXTENSION_IDS, TRANSPORT_CC
 from discord_rtc.server.leg_media import DEFAULT_LEG_MEDIA
@@ -21,6 +29,7 @@ from discord_rtc.server.negotiation import (
     make_ready,
     refuse_codecs,
     refuse_selection,
+    refuse_ssrcs,
     usable_codecs,
     with_codecs,
 )
@@ -201,3 +210,27 @@ def test_new_codecs_change_payload_types_alone() -> None:
     after = with_codecs(before, [codec("H264", 1, number=102)])
     assert dict(after.payload_types) == {"H264": (102, 103)}
     assert (after.extension_ids, after.feedback) == (before.extension_ids, before.feedback)
+
+
+READY = Ready(500, "", 1, (), streams=(StreamInfo(ssrc=501, rtx_ssrc=502), StreamInfo()))
+
+
+@pytest.mark.parametrize(
+    ("message", "refused"),
+    [
+        (Speaking(1, 500), False),
+        (Speaking(1, 0), False),
+        (Speaking(1, 501), True),
+        (Video(500), False),
+        (Video(0, 0, 0), False),
+        (Video(500, 501, 502, (StreamInfo(ssrc=501, rtx_ssrc=502),)), False),
+        (Video(500, 501, None, (StreamInfo(ssrc=501),)), False),
+        (Video(7), True),
+        (Video(500, 7), True),
+        (Video(500, 501, 7), True),
+        (Video(500, 501, 502, (StreamInfo(ssrc=7),)), True),
+        (Video(500, 501, 502, (StreamInfo(ssrc=501, rtx_ssrc=7),)), True),
+    ],
+)
+def test_only_the_ssrcs_of_ready_may_be_named(message: Speaking | Video, refused: bool) -> None:
+    assert (refuse_ssrcs(message, READY) is not None) == refused

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
@@ -11,18 +13,26 @@ from discord_rtc.ice.credentials import IceCredentials
 from discord_rtc.protocol.messages import (
     ClientsConnect,
     Identify,
+    InvalidCommitWelcome,
+    MlsCommitWelcome,
+    MlsKeyPackage,
+    Resume,
     SessionDescription,
     Speaking,
     StreamInfo,
+    TransitionReady,
     Video,
     parse_from_server,
 )
 from discord_rtc.server.events import (
     Closed,
     CodecsSet,
+    DaveReceived,
+    Detached,
     Identified,
     NoRouteTold,
     ProtocolSelected,
+    SessionResumed,
     SpeakingSet,
     VideoSet,
     VoiceServerEvent,
@@ -30,6 +40,12 @@ from discord_rtc.server.events import (
 )
 from discord_rtc.server.negotiation import MAX_LAYERS, Admission, Refusal
 from discord_rtc.server.session import MAX_UNREAD, SessionConfig, VoiceServerSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from discord_rtc.server.events import DaveMessage
+    from discord_rtc.server.replay import Continuation
 
 MODE = "aead_aes256_gcm_rtpsize"
 FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
@@ -40,6 +56,12 @@ IDENTIFY: dict[str, object] = {
     "session_id": "the-session",
     "token": "the-token",
     "video": True,
+}
+RESUME: dict[str, object] = {
+    "server_id": "1",
+    "session_id": "the-session",
+    "token": "the-token",
+    "seq_ack": 3,
 }
 SELECT: dict[str, object] = {
     "protocol": "udp",
@@ -56,15 +78,45 @@ def admit(identify: Identify) -> Admission | Refusal:
 class Client:
     """The other end of a session, at times that the test chooses."""
 
-    def __init__(self, version: int | None = 8, *, interval_ms: float = 1000) -> None:
-        config = SessionConfig((MODE,), interval_ms, random_bytes=lambda count: b"\7" * count)
-        self.session = VoiceServerSession(version, config, admit)
+    def __init__(
+        self,
+        version: int | None = 8,
+        *,
+        interval_ms: float = 1000,
+        describe_dave: Callable[[], int] | None = None,
+        find: Callable[[Resume], Continuation | Refusal] | None = None,
+        resume_window: float = 30.0,
+    ) -> None:
+        config = SessionConfig(
+            (MODE,),
+            interval_ms,
+            random_bytes=lambda count: b"\7" * count,
+            resume_window=resume_window,
+        )
+        self.counters: Counter[str] = Counter()
+
+        def admit_with_dave(identify: Identify) -> Admission | Refusal:
+            found = admit(identify)
+            if isinstance(found, Admission):
+                return replace(found, describe_dave=describe_dave)
+            return found
+
+        finders = () if find is None else (find,)
+        self.session = VoiceServerSession(
+            version, config, admit_with_dave, *finders, counters=self.counters
+        )
         self.version = version or 9
         self.now = 100.0
         self.session.open(self.now)
 
     def send(self, opcode: int, data: object = None) -> None:
         self.session.receive_text(json.dumps({"op": opcode, "d": data}), self.now)
+
+    def take(self, frame: str | bytes) -> None:
+        if isinstance(frame, str):
+            self.session.receive_text(frame, self.now)
+        else:
+            self.session.receive_binary(frame, self.now)
 
     def received(self) -> list[tuple[int, object, int | None]]:
         """Opcode, data and seq of all messages since the last call."""
@@ -181,14 +233,229 @@ def test_nothing_but_identify_comes_first(opcode: int, data: object) -> None:
 
 def test_resume_finds_no_session() -> None:
     client = Client()
-    client.send(7, {"server_id": "1", "session_id": "s", "token": "t", "seq_ack": 3})
+    client.send(7, RESUME)
     assert client.code == 4006
 
 
-def test_resume_in_a_session_is_ignored() -> None:
+def test_resume_in_a_session_is_refused() -> None:
     client = Client().live()
-    client.send(7, {"server_id": "1", "session_id": "s", "token": "t", "seq_ack": 3})
-    assert (client.code, client.opcodes()) == (None, [])
+    client.send(7, RESUME)
+    assert (client.code, client.opcodes()) == (4005, [])
+
+
+class Comeback:
+    """A session that loses its websocket, and another websocket that resumes it."""
+
+    def __init__(self, version: int = 8, *, describe: bool = False) -> None:
+        self.first = Client(version).live()
+        self.describe = describe
+        self.second = Client(version, find=self.find)
+        self.second.received()
+
+    def find(self, resume: Resume) -> Continuation | Refusal:
+        continuation = self.first.session.hand_over(resume, self.second.version)
+        if continuation is None:
+            return Refusal(4006, "gone")
+        return replace(continuation, describe=self.describe)
+
+    def resume(self, seq_ack: int = 2) -> Client:
+        self.second.send(7, RESUME | {"seq_ack": seq_ack})
+        return self.second
+
+
+@pytest.mark.parametrize("code", [None, 1005, 1006, 1009, 4000, 4014])
+def test_a_session_waits_30_s_for_a_client_that_did_not_say_goodbye(code: int | None) -> None:
+    client = Client().live()
+    client.session.connection_lost(code, 200.0)
+    assert client.session.detached
+    assert client.events() == [Detached(code, "websocket lost")]
+    assert client.session.next_timeout() == 230.0
+    client.session.handle_timeout(229.9)
+    assert client.events() == []
+    client.session.handle_timeout(230.0)
+    assert client.events() == [Closed(code, "not resumed in time", expired=True)]
+    assert not client.session.detached
+    assert client.session.next_timeout() is None
+
+
+@pytest.mark.parametrize("code", [1000, 1001])
+def test_a_client_that_says_goodbye_is_gone(code: int) -> None:
+    client = Client().live()
+    client.session.connection_lost(code, 200.0)
+    assert client.events() == [Closed(code, "closed by the client")]
+
+
+def test_a_session_that_was_not_live_does_not_wait() -> None:
+    client = Client().identify()
+    client.events()
+    client.session.connection_lost(None, 200.0)
+    assert client.events() == [Closed(None, "closed by the client")]
+
+
+@pytest.mark.parametrize("code", [None, 4015])
+def test_without_a_resume_window_nothing_waits(code: int | None) -> None:
+    client = Client(resume_window=0).live()
+    if code is None:
+        client.session.connection_lost(None, 200.0)
+    else:
+        client.session.close(code, "crashed")
+    assert [type(event) for event in client.events()] == [Closed]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [4001, 4002, 4003, 4004, 4005, 4006, 4009, 4011, 4012, 4014, 4016, 4017, 4020, 4021, 4022],
+)
+def test_these_closes_of_ours_end_a_session_at_once(code: int) -> None:
+    client = Client().live()
+    client.session.close(code, "over")
+    assert client.events() == [Closed(code, "over")]
+
+
+@pytest.mark.parametrize("code", [4013, 4015, 1001, 1011])
+def test_these_closes_of_ours_leave_a_session_to_be_resumed(code: int) -> None:
+    client = Client().live()
+    client.session.send(ClientsConnect((7,)))
+    client.session.close(code, "crashed")
+    assert client.code == code
+    assert client.events() == [Detached(code, "crashed")]
+    assert client.opcodes() == [11]  # what was sent before is still delivered
+    assert client.session.next_timeout() is None  # closing may take its time
+    client.session.handle_timeout(10_000.0)
+    client.session.connection_lost(code, 200.0)
+    assert client.session.next_timeout() == 230.0
+    assert client.events() == []
+
+
+def test_what_a_dead_websocket_still_brings_is_not_listened_to() -> None:
+    client = Client().live()
+    client.session.close(4015, "crashed")
+    client.events()
+    client.send(5, {"speaking": 1, "ssrc": 500, "delay": 0})
+    client.session.receive_binary(b"\x1a" + bytes(300), client.now)
+    assert client.events() == []
+
+
+def test_a_session_without_websocket_can_still_be_ended() -> None:
+    client = Client().live()
+    client.session.connection_lost(None, 200.0)
+    client.events()
+    client.session.close(4014, "kicked")
+    assert client.events() == [Closed(4014, "kicked")]
+    assert client.session.hand_over(Resume(1, "s", "t", 2), 8) is None
+
+
+def test_a_resume_goes_on_with_everything_that_was_missed() -> None:
+    back = Comeback()
+    back.first.session.send(ClientsConnect((7,)))
+    back.first.received()  # lost on the way
+    back.first.session.connection_lost(None, 200.0)
+    back.first.session.send(ClientsConnect((8,)))
+    second = back.resume()
+    assert second.received() == [
+        (9, None, None),
+        (11, {"user_ids": ["7"]}, 3),
+        (11, {"user_ids": ["8"]}, 4),
+    ]
+    assert second.events() == [SessionResumed(2, described=False)]
+    second.session.send(ClientsConnect((9,)))
+    assert [seq for _, _, seq in second.received()] == [5]
+    second.send(5, {"speaking": 1, "ssrc": 500, "delay": 0})
+    second.send(3, {"t": 1, "seq_ack": 5})
+    assert second.events() == [SpeakingSet(1, 500)]
+    assert second.opcodes() == [6]
+    second.send(5, {"speaking": 1, "ssrc": 501, "delay": 0})
+    assert second.code == 4020  # it knows which SSRCs are ours
+
+
+def test_heartbeats_are_demanded_on_the_new_websocket() -> None:
+    back = Comeback()
+    back.first.session.connection_lost(None, 200.0)
+    back.second.now = 205.0
+    second = back.resume()
+    assert second.session.next_timeout() == 207.0
+    assert back.first.session.next_timeout() is None
+    second.session.handle_timeout(207.0)
+    assert second.code == 4009
+
+
+def test_a_resume_takes_over_from_a_websocket_that_is_still_open() -> None:
+    back = Comeback()
+    second = back.resume()
+    assert second.opcodes() == [9]
+    assert back.first.code == 4006
+    back.first.session.connection_lost(4006, 200.0)
+    assert back.first.events() == []
+
+
+def test_a_websocket_that_was_taken_over_is_written_nothing_more() -> None:
+    back = Comeback()
+    back.first.session.send(ClientsConnect((7,)))
+    second = back.resume()
+    second.session.send(ClientsConnect((8,)))
+    assert back.first.opcodes() == []  # whichever of the two is written first
+    assert [(opcode, seq) for opcode, _, seq in second.received()] == [(9, None), (11, 3), (11, 4)]
+
+
+def test_a_resume_that_overtakes_hello_gets_both() -> None:
+    first = Client().live()
+    second = Client(find=lambda resume: first.session.hand_over(resume, 8) or Refusal(4006, ""))
+    second.send(7, RESUME | {"seq_ack": 2})
+    assert second.opcodes() == [8, 9]
+
+
+@pytest.mark.parametrize("opcode", [0, 7])
+def test_a_resumed_session_is_identified(opcode: int) -> None:
+    second = Comeback().resume()
+    second.send(opcode, IDENTIFY if opcode == 0 else RESUME)
+    assert second.code == 4005
+
+
+def test_a_resume_with_a_number_that_is_not_there_any_more_is_refused() -> None:
+    second = Comeback().resume(seq_ack=9)
+    assert second.code == 4006
+    assert second.events() == [Closed(4006, "gone")]
+
+
+def test_a_resume_without_a_number_gets_everything() -> None:
+    second = Comeback().resume(seq_ack=-1)
+    assert [(opcode, seq) for opcode, _, seq in second.received()] == [(9, None), (2, 1), (4, 2)]
+
+
+def test_below_version_8_a_session_is_resumed_and_nothing_replayed() -> None:
+    back = Comeback(7)
+    back.first.session.connection_lost(None, 200.0)
+    back.first.session.send(ClientsConnect((8,)))
+    back.second.send(7, {key: RESUME[key] for key in ("server_id", "session_id", "token")})
+    assert back.second.opcodes() == [9]
+    assert back.second.events() == [SessionResumed(0, described=False)]
+
+
+def test_the_description_is_sent_again_to_those_who_need_it() -> None:
+    back = Comeback(describe=True)
+    back.first.session.connection_lost(None, 200.0)
+    back.first.session.send(ClientsConnect((8,)))
+    second = back.resume()
+    resumed, missed, description = second.received()
+    assert (resumed[0], missed[0], description[0]) == (9, 11, 4)
+    assert cast("dict[str, object]", description[1])["secret_key"] == [7] * 32
+    assert description[2] == 4
+    assert second.events() == [SessionResumed(1, described=True)]
+
+
+def test_a_resumed_webrtc_session_names_its_own_ssrcs() -> None:
+    back = Comeback()
+    back.first = webrtc()
+    second = back.resume()
+    second.events()
+    second.send(5, {"speaking": 1, "ssrc": 7, "delay": 5})
+    assert second.events() == [SpeakingSet(1, 7)]
+
+
+def test_a_websocket_that_did_not_get_live_has_nothing_to_hand_over() -> None:
+    client = Client().identify()
+    assert client.session.hand_over(Resume(1, "s", "t", -1), 8) is None
+    assert client.code is None
 
 
 def test_a_refused_identify_closes_with_the_code_of_the_refusal() -> None:
@@ -252,6 +519,82 @@ def test_binary_frames_are_ignored_in_every_state() -> None:
     client.session.receive_binary(b'{"op": 0, "d": {}}', 100.0)
     client.live().session.receive_binary(b"\x1a" + bytes(300), 100.0)
     assert (client.code, client.events()) == (None, [])
+
+
+def test_the_dave_version_is_asked_for_when_it_is_due() -> None:
+    version = 0
+    client = Client(describe_dave=lambda: version).identify()
+    version = 1
+    client.opcodes()
+    client.send(1, SELECT)
+    ((_, data, _),) = client.received()
+    assert cast("dict[str, object]", data)["dave_protocol_version"] == 1
+
+
+DAVE_MESSAGES = [
+    (MlsKeyPackage(b"package"), b"\x1apackage"),
+    (MlsCommitWelcome(b"commit"), b"\x1ccommit"),
+    (MlsKeyPackage(b""), b"\x1a"),
+    (TransitionReady(7), '{"op": 23, "d": {"transition_id": 7}}'),
+    (InvalidCommitWelcome(8), '{"op": 31, "d": {"transition_id": 8}}'),
+]
+
+
+@pytest.mark.parametrize(("message", "frame"), DAVE_MESSAGES)
+def test_dave_messages_are_reported(message: DaveMessage, frame: str | bytes) -> None:
+    client = Client(describe_dave=lambda: 1).live()
+    client.take(frame)
+    assert client.events() == [DaveReceived(message)]
+    assert client.counters == {}
+
+
+@pytest.mark.parametrize(("message", "frame"), DAVE_MESSAGES)
+def test_dave_messages_mean_nothing_before_session_description_or_without_dave(
+    message: DaveMessage, frame: str | bytes
+) -> None:
+    early = Client(describe_dave=lambda: 1).identify()
+    without = Client().live()
+    for client in (early, without):
+        client.events()
+        client.take(frame)
+        assert (client.code, client.events()) == (None, [])
+        assert client.counters == {f"voice.ignored.{int(message.opcode)}": 1}
+
+
+def test_key_packages_before_identify_are_ignored_too() -> None:
+    client = Client(describe_dave=lambda: 1)
+    client.take(b"\x1apackage")
+    assert (client.code, client.counters) == (None, {"voice.ignored.26": 1})
+
+
+@pytest.mark.parametrize("frame", [b"", b"\x00", b'{"op": 26}', b"\x19sender", b"\xff" * 500])
+def test_other_binary_frames_are_only_counted(frame: bytes) -> None:
+    client = Client(describe_dave=lambda: 1).live()
+    client.take(frame)
+    assert (client.code, client.events()) == (None, [])
+    assert client.counters == {"voice.ignored.binary": 1}
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ('{"op": 23, "d": {"transition_id": 65536}}', 4020),
+        ('{"op": 31, "d": {}}', 4020),
+        ('{"op": 26, "d": {}}', 4001),
+    ],
+)
+def test_malformed_dave_messages_close(frame: str, code: int) -> None:
+    client = Client(describe_dave=lambda: 1).live()
+    client.take(frame)
+    assert client.code == code
+
+
+def test_too_many_binary_frames_close() -> None:
+    client = Client(describe_dave=lambda: 1).live()
+    for _ in range(1000):
+        client.take(b"\x1apackage")
+    assert client.code == 4021
+    assert len(client.events()) <= 501
 
 
 def test_heartbeats_are_acknowledged_in_the_shape_of_the_version() -> None:
@@ -522,11 +865,11 @@ def test_what_was_sent_before_a_close_is_still_delivered() -> None:
 
 def test_nothing_is_taken_after_the_end() -> None:
     client = Client().live()
-    client.session.connection_lost(1006, 101.0)
+    client.session.connection_lost(1000, 101.0)
     client.send(3, {"t": 1, "seq_ack": 0})
     client.session.connection_lost(None, 101.0)
     assert client.opcodes() == []
-    assert client.events() == [Closed(1006, "closed by the client")]
+    assert client.events() == [Closed(1000, "closed by the client")]
     assert client.code is None
 
 

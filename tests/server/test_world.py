@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discord_rtc.protocol.messages import Identify
+from discord_rtc.protocol.messages import Identify, Resume
 from discord_rtc.server.world import Denial, RoomKey, Ticket, VoiceChange, VoiceRequest, World
 
 ANN, BOB, EVE = 1, 2, 3
@@ -241,6 +241,93 @@ def test_a_revoked_ticket_is_over_and_not_unknown() -> None:
     assert world.claim(identify(ticket)) is Denial.OVER
 
 
+def resume(ticket: Ticket, **changed: object) -> Resume:
+    shown: dict[str, object] = {
+        "server_id": ticket.server_id,
+        "session_id": ticket.session_id,
+        "token": ticket.token,
+    }
+    return Resume(**{**shown, **changed})  # type: ignore[arg-type]  # wrong on purpose
+
+
+def live(world: World, user_id: int = ANN) -> Ticket:
+    ticket = issued(join(world, user_id))
+    world.claim(identify(ticket))
+    return ticket
+
+
+def test_a_session_is_resumed_with_its_ticket_as_often_as_it_takes() -> None:
+    world = make_world()
+    ticket = live(world)
+    for _ in range(2):
+        world.detach(ticket)
+        assert world.resume(resume(ticket, channel_id=LOUNGE)) == (ticket, False)
+    assert world.resume(resume(ticket)) == (ticket, False)  # the old websocket is still open
+
+
+@pytest.mark.parametrize("changed", [{"token": "x"}, {"server_id": 5}, {"channel_id": OFFICE}])
+def test_a_resume_with_a_wrong_token_server_or_channel_is_denied(
+    changed: dict[str, object],
+) -> None:
+    world = make_world()
+    ticket = live(world)
+    world.detach(ticket)
+    assert world.resume(resume(ticket, **changed)) is Denial.NOT_YOURS
+    assert world.resume(resume(ticket, session_id="old")) is Denial.OVER
+    assert world.resume(resume(ticket)) == (ticket, False)
+
+
+def test_there_is_nothing_to_resume_before_a_session_or_after_it() -> None:
+    world = make_world()
+    ticket = issued(join(world, ANN))
+    assert world.resume(resume(ticket)) is Denial.OVER
+    world.claim(identify(ticket))
+    world.detach(ticket)
+    world.release(ticket)
+    assert world.resume(resume(ticket)) is Denial.OVER
+
+
+def test_who_identifies_again_after_losing_the_websocket_is_refused() -> None:
+    world = make_world()
+    ticket = live(world)
+    world.detach(ticket)
+    assert world.claim(identify(ticket)) is Denial.OVER
+
+
+@pytest.mark.parametrize("muted", [False, True])
+def test_another_request_repeats_the_ticket_of_a_lost_websocket(muted: bool) -> None:
+    world = make_world()
+    ticket = live(world)
+    request = VoiceRequest(GUILD, LOUNGE, self_mute=muted)
+    assert world.update_voice(ANN, "s1", request).repeated is None
+    world.detach(ticket)
+    for _ in range(2):
+        change = world.update_voice(ANN, "s1", request)
+        assert (change.repeated, change.issued, change.revoked) == (ticket, None, None)
+    assert world.resume(resume(ticket)) == (ticket, True)
+    assert world.resume(resume(ticket)) == (ticket, False)
+    assert world.update_voice(ANN, "s1", request).repeated is None
+
+
+def test_a_repeated_ticket_opens_a_new_session_as_well() -> None:
+    world = make_world()
+    ticket = live(world)
+    world.detach(ticket)
+    join(world, ANN)
+    assert world.claim(identify(ticket)) == ticket
+    assert world.claim(identify(ticket)) is Denial.OVER
+
+
+def test_a_move_revokes_the_ticket_of_a_lost_websocket() -> None:
+    world = make_world()
+    ticket = live(world)
+    world.detach(ticket)
+    change = join(world, ANN, OFFICE)
+    assert (change.revoked, change.repeated) == (ticket, None)
+    assert issued(change) != ticket
+    assert world.resume(resume(ticket)) is Denial.OVER
+
+
 def test_very_old_tickets_are_forgotten() -> None:
     world = make_world()
     first = last = issued(join(world, ANN))
@@ -248,6 +335,17 @@ def test_very_old_tickets_are_forgotten() -> None:
         last = issued(join(world, ANN))
     assert world.claim(identify(first)) is Denial.NOT_YOURS
     assert world.claim(identify(last)) == last
+
+
+def test_a_user_whose_session_ended_long_ago_gets_another_ticket() -> None:
+    world = make_world()
+    first = live(world)
+    world.release(first)
+    for _ in range(300):
+        join(world, BOB)
+    change = join(world, ANN)
+    assert (change.revoked, world.ticket_of(GUILD, ANN)) == (first, change.issued)
+    assert world.claim(identify(issued(change))) == change.issued
 
 
 def test_tokens_are_not_in_the_representation() -> None:
