@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from discord_rtc.client import RtcClient, connect
     from discord_rtc.connection.events import (
         CodecsChanged,
+        E2eeChanged,
         Event,
         Invalidated,
         LayerWanted,
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
     )
     from discord_rtc.connection.options import ConnectionOptions, Timeouts
     from discord_rtc.connection.port import SignalingPort
-    from discord_rtc.connection.sending import Quality
-    from discord_rtc.connection.stats import VoiceStats
+    from discord_rtc.connection.publication import Quality
+    from discord_rtc.connection.stats import DaveStats, VoiceStats
     from discord_rtc.connection.users import RemoteUser
     from discord_rtc.connection.voice import VoiceConnection
     from discord_rtc.errors import (
         AuthenticationFailed,
         ConnectError,
         ConnectionLost,
+        DaveError,
         DaveUnavailable,
         DiscoveryTimeout,
         DtlsFailed,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         NoCommonCodec,
         NoCommonMode,
         NoRoute,
+        NotReady,
         PathLost,
         ProtocolError,
         RtcError,
@@ -84,9 +87,10 @@ _HOMES = {
     "ConnectionOptions": "connection.options",
     "Timeouts": "connection.options",
     "VoiceStats": "connection.stats",
+    "DaveStats": "connection.stats",
     "RemoteUser": "connection.users",
     "SignalingPort": "connection.port",
-    "Quality": "connection.sending",
+    "Quality": "connection.publication",
     "Event": "connection.events",
     "Subscription": "connection.events",
     "UserJoined": "connection.events",
@@ -98,6 +102,7 @@ _HOMES = {
     "StateChanged": "connection.events",
     "TransportChanged": "connection.events",
     "TransportFailed": "connection.events",
+    "E2eeChanged": "connection.events",
     "CodecsChanged": "connection.events",
     "LayerWanted": "connection.events",
     "UnknownReceived": "connection.events",
@@ -139,6 +144,8 @@ _HOMES = {
     "ConnectionLost": "errors",
     "PathLost": "errors",
     "EventsOverflow": "errors",
+    "DaveError": "errors",
+    "NotReady": "errors",
     "MediaError": "errors",
     "UnsupportedMedia": "errors",
 }
@@ -152,6 +159,7 @@ __all__ = [
     "ConnectionOptions",
     "Timeouts",
     "VoiceStats",
+    "DaveStats",
     "RemoteUser",
     "SignalingPort",
     "Quality",
@@ -166,6 +174,7 @@ __all__ = [
     "StateChanged",
     "TransportChanged",
     "TransportFailed",
+    "E2eeChanged",
     "CodecsChanged",
     "LayerWanted",
     "UnknownReceived",
@@ -207,6 +216,8 @@ __all__ = [
     "ConnectionLost",
     "PathLost",
     "EventsOverflow",
+    "DaveError",
+    "NotReady",
     "MediaError",
     "UnsupportedMedia",
 ]

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from discord_rtc.clock import SystemClock
+from discord_rtc.connection.identity import EphemeralIdentity
 from discord_rtc.connection.options import ConnectionOptions
 from discord_rtc.connection.signaling import FixedSignaling, GatewaySignaling
 from discord_rtc.connection.voice import VoiceConnection
@@ -14,6 +15,7 @@ from discord_rtc.transport.choice import TransportMemory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from discord_rtc.clock import Clock
     from discord_rtc.connection.options import DaveChoice
@@ -39,6 +41,7 @@ class RtcClient:
         self._connections: dict[int, VoiceConnection] = {}
         self._closed = False
         self._memory = TransportMemory()
+        self._identity = EphemeralIdentity()
 
     @property
     def connections(self) -> Mapping[int, VoiceConnection]:
@@ -82,7 +85,12 @@ class RtcClient:
             self._port, guild_id, self._clock, timeout=options.timeouts.signaling
         )
         connection = VoiceConnection(
-            signaling, options, self._clock, memory=self._memory, closed=forget
+            signaling,
+            options,
+            self._clock,
+            memory=self._memory,
+            closed=forget,
+            identity=self._identity,
         )
         self._connections[key] = connection
         return connection
@@ -95,7 +103,8 @@ class RtcClient:
         transport: TransportName | TransportFactory = "auto",
         self_mute: bool = False,
         self_deaf: bool = False,
-        dave: DaveChoice = "off",
+        dave: DaveChoice = "preferred",
+        identity: str | Path | None = None,
         receive: bool = True,
         options: ConnectionOptions | None = None,
     ) -> VoiceConnection:
@@ -110,19 +119,28 @@ class RtcClient:
                 work), or a transport factory.
             self_mute: Join muted.
             self_deaf: Join deafened.
-            dave: End-to-end encryption; only ``"off"`` in this version.
+            dave: End-to-end encryption: ``"required"``, ``"preferred"`` or ``"off"``, see
+                `ConnectionOptions`.
+            identity: File of a persistent identity key, by which others can verify this account;
+                without it there is one key for all connections of this client.
             receive: False to send only.
-            options: Everything else; overrides ``transport``, ``dave`` and ``receive``.
+            options: Everything else; overrides ``transport``, ``dave``, ``identity`` and
+                ``receive``.
 
         Raises:
             SignalingTimeout: The gateway assigned no voice server.
             ConnectError: The voice server could not be reached.
-            NegotiationError: Nothing in common with it.
+            NegotiationError: Nothing in common with it; `DaveUnavailable`, when one of the two
+                requires end-to-end encryption that the other one cannot give.
+            UsageError: The identity key cannot be used.
         """
         connection = self.connection(
             guild_id,
             channel_id,
-            options=options or ConnectionOptions(transport=transport, dave=dave, receive=receive),
+            options=options
+            or ConnectionOptions(
+                transport=transport, dave=dave, identity=identity, receive=receive
+            ),
         )
         if connection.state == "new":
             await connection.connect(channel_id, self_mute=self_mute, self_deaf=self_deaf)

@@ -91,6 +91,8 @@ class Lab:
     ) -> tuple[VoiceConnection, ...]:
         """Several users in the same call, each of whom already sees all the others.
 
+        Where the call is encrypted, the group stands: whatever they send is heard at once.
+
         Args:
             transports: Name to transport, as in ``users(ann="udp", bob="udp")``.
 
@@ -104,6 +106,8 @@ class Lab:
             for other in joined:
                 if other is not one:
                     await one.user(other.id, timeout=5)
+        if len(joined) > 1:
+            await asyncio.gather(*(one.secured(timeout=5) for one in joined))
         return tuple(joined)
 
     async def leave(self, name: str) -> None:

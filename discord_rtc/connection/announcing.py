@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from discord_rtc.protocol.messages import Resolution, Speaking, StreamInfo, Video
@@ -10,8 +11,17 @@ from discord_rtc.protocol.opcodes import SpeakingFlags
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from discord_rtc.connection.sending import VideoAnnouncement
     from discord_rtc.transport.base import NegotiatedMedia
+
+
+@dataclass(frozen=True, slots=True)
+class VideoAnnouncement:
+    """The properties of the sent video that op 12 carries."""
+
+    width: int
+    height: int
+    fps: float
+    bitrate: int
 
 
 class Announcements:

@@ -7,18 +7,25 @@ import logging
 import uuid
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from discord_rtc.connection.encryption_settings import (
+    EncryptionSettings,
+    encryption_settings,
+    with_identity,
+)
 from discord_rtc.connection.events import (
+    E2eeChanged,
     Invalidated,
     StateChanged,
     TransportChanged,
     TransportFailed,
 )
+from discord_rtc.connection.identity import EphemeralIdentity
 from discord_rtc.connection.options import codec_offers
 from discord_rtc.connection.people import CallPeople
 from discord_rtc.connection.publishing import Publisher
 from discord_rtc.connection.session import LiveSession
 from discord_rtc.connection.supervisor import supervise
-from discord_rtc.errors import ConnectionLost, InvalidState, RtcError
+from discord_rtc.errors import ConnectionLost, InvalidState, NotReady, RtcError
 from discord_rtc.protocol.opcodes import VoiceCloseCode
 from discord_rtc.protocol.voice import VoiceOptions
 from discord_rtc.transport.base import MediaOffer
@@ -29,9 +36,10 @@ if TYPE_CHECKING:
 
     from discord_rtc.clock import Clock
     from discord_rtc.connection.options import ConnectionOptions
-    from discord_rtc.connection.sending import Publication
+    from discord_rtc.connection.publication import Publication
     from discord_rtc.connection.signaling import Signaling
     from discord_rtc.frames import MediaKind
+    from discord_rtc.protocol.dave.events import E2eeState
     from discord_rtc.protocol.voice import VoiceCredentials
     from discord_rtc.transport.choice import TransportMemory
 
@@ -52,6 +60,7 @@ class Call:
         clock: Source of ``now``.
         memory: What is known of voice endpoints.
         closed: Called once when the connection is over.
+        identity: Who we are to the others where there is no persistent key; its own by default.
 
     Attributes:
         signaling: As given.
@@ -68,10 +77,11 @@ class Call:
         *,
         memory: TransportMemory,
         closed: Callable[[], None],
+        identity: EphemeralIdentity | None = None,
     ) -> None:
         self.signaling = signaling
         self.options = options
-        self.people = CallPeople(self._demand_changed)
+        self.people = CallPeople(self._demand_changed, self._fingerprint)
         self.publisher = Publisher(signaling, self.people.emit)
         self._clock = clock
         self._closed = closed
@@ -82,6 +92,9 @@ class Call:
             memory=memory,
             failed=self._transport_failed,
         )
+        self._encryption = EncryptionSettings(options.dave)
+        self._identity = identity or EphemeralIdentity()
+        self._e2ee = E2eeChanged("off", None, None)
         self._changing_path = False
         self._transport: str | None = None
         self._epoch = clock.now()
@@ -108,8 +121,18 @@ class Call:
         """The voice session, from its first attempt to its end."""
         return self._session
 
+    @property
+    def e2ee(self) -> E2eeChanged:
+        """End-to-end encryption as it was told last."""
+        return self._e2ee
+
     def begin(self) -> None:
-        """Start to hold the connection; `ready` tells when it stands."""
+        """Start to hold the connection; `ready` tells when it stands.
+
+        Raises:
+            DaveUnavailable: Encryption is required and there is no library for it.
+        """
+        self._encryption = encryption_settings(self.options)
         self._set_state("connecting")
         # The one long-lived task of a connection: it lets notebooks hold a connection
         # open without a surrounding `async with`.
@@ -143,11 +166,15 @@ class Call:
 
     async def run_session(self, credentials: VoiceCredentials) -> None:
         """Run a voice session to its end, which is always an exception."""
-        options = self.options
+        options, encryption = self.options, self._encryption
         self._was_live = self._changing_path = False
         self._session = LiveSession(
             credentials,
-            VoiceOptions(version=options.gateway_version, timeout=options.timeouts.signaling),
+            VoiceOptions(
+                version=options.gateway_version,
+                timeout=options.timeouts.signaling,
+                max_dave_protocol_version=encryption.max_version(credentials.channel_id),
+            ),
             MediaOffer(
                 codecs=codec_offers(options.codecs),
                 receive=options.receive,
@@ -162,6 +189,7 @@ class Call:
             secure=self.signaling.secure,
             clock=self._clock,
             epoch=self._epoch,
+            encryption=encryption,
         )
         try:
             await self._session.run(self.publisher.publications, options.timeouts)
@@ -175,6 +203,8 @@ class Call:
         finally:
             self._session = self.publisher.session = None
             self._live.clear()
+            if self._e2ee.state == "active" and not self._closing:
+                self.e2ee_changed("pending", None, "the voice session ended")
 
     @property
     def was_live(self) -> bool:
@@ -199,6 +229,9 @@ class Call:
         self._was_live = True
         self.publisher.session = self._session
         self._live.set()
+        if self._session is not None and self._session.encryption.state == "off":
+            # A new session begins there and says nothing about it.
+            self.e2ee_changed("off", None, "the call is not encrypted")
         name = self._session.protocol if self._session is not None else None
         if name is not None:
             self._choice.worked(name)
@@ -206,6 +239,12 @@ class Call:
                 self._transport = name
                 self.people.emit(TransportChanged(name))
         self._set_state("connected")
+
+    def e2ee_changed(self, state: E2eeState, privacy_code: str | None, reason: str | None) -> None:
+        """End-to-end encryption went on, off or to wait, or the code is another."""
+        before, self._e2ee = self._e2ee, E2eeChanged(state, privacy_code, reason)
+        if (before.state, before.privacy_code) != (state, privacy_code):
+            self.people.emit(self._e2ee)
 
     def path_failed(self, error: Exception) -> Exception:
         """No media path came up in this session; returns what to end it with."""
@@ -228,8 +267,12 @@ class Call:
     # Inside
 
     async def _supervise(self) -> None:
-        reason, failure = "normal", None
+        reason, failure, joined = "normal", None, False
         try:
+            self._encryption = await with_identity(
+                self._encryption, self.options.identity, self._identity
+            )
+            joined = True
             await supervise(self, self.signaling)
         except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for it
             if not isinstance(error, RtcError):
@@ -238,7 +281,8 @@ class Call:
                 # `_stop` is still waiting for the gateway's word that we left; then it ends this.
                 await asyncio.Event().wait()
             reason, failure = type(error).__name__, error
-            await self._leave()
+            if joined:
+                await self._leave()
         finally:
             self._invalidate(reason, failure)
 
@@ -266,6 +310,7 @@ class Call:
         if self._invalidation is not None:
             return
         self._invalidation = Invalidated(reason, error)
+        self.e2ee_changed("off", None, "the connection is over")
         self.signaling.close()
         self._set_state("closed")
         self.people.emit(self._invalidation)
@@ -281,6 +326,11 @@ class Call:
     def _transport_failed(self, name: str, error: Exception) -> None:
         _LOG.warning("! %s: %s", name, error)
         self.people.emit(TransportFailed(name, error))
+
+    async def _fingerprint(self, user_id: int) -> str:
+        if self._session is None:
+            raise NotReady("the connection is not live")
+        return await self._session.encryption.fingerprint(user_id)
 
     def _demand_changed(self, user_id: int, kind: MediaKind, wanted: bool) -> None:
         if self._session is not None:

@@ -11,23 +11,25 @@ if TYPE_CHECKING:
     from discord_rtc.errors import RtcError
 
 
-def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure that ended a task group; the others are its consequences."""
+def first_cause(group: BaseExceptionGroup[BaseException], *, unencrypted: str) -> BaseException:
+    """The failure that ended a task group; the others are its consequences.
+
+    Args:
+        group: What was raised.
+        unencrypted: What to say when the server demands encryption that was not offered.
+    """
     first = group.exceptions[0]
     if isinstance(first, BaseExceptionGroup):
-        return first_cause(first)
-    return _explained(first) if isinstance(first, ConnectionLost) else first
+        return first_cause(first, unencrypted=unencrypted)
+    return _explained(first, unencrypted) if isinstance(first, ConnectionLost) else first
 
 
-def _explained(lost: ConnectionLost) -> RtcError:
+def _explained(lost: ConnectionLost, unencrypted: str) -> RtcError:
     """Close codes that mean something more precise than a lost connection."""
     match lost.close_code:
         case VoiceCloseCode.AUTHENTICATION_FAILED:
             return AuthenticationFailed("the voice server refused the token or the session")
         case VoiceCloseCode.DAVE_REQUIRED:
-            return DaveUnavailable(
-                "the voice server requires end-to-end encryption (DAVE), "
-                "which this version of discord_rtc does not offer yet"
-            )
+            return DaveUnavailable(unencrypted)
         case _:
             return lost

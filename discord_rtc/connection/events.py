@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from discord_rtc.frames import MediaKind
     from discord_rtc.media.track import RemoteTrack
+    from discord_rtc.protocol.dave.events import E2eeState
     from discord_rtc.protocol.messages import CodecInfo
     from discord_rtc.protocol.opcodes import SpeakingFlags
 
@@ -98,6 +99,24 @@ class TransportFailed(Event):
 
     transport: str
     error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class E2eeChanged(Event):
+    """End-to-end encryption went on, off or to wait, or the privacy code is another.
+
+    The code changes whenever somebody joins or leaves; all members of the call see the same.
+
+    Attributes:
+        state: ``off``: the call is not encrypted. ``pending``: it is, but there is no group yet (as
+            long as we are alone in it); nothing is sent. ``active``.
+        privacy_code: 30 digits while active.
+        reason: Why, for the eyes of a user; None for the plain course of things.
+    """
+
+    state: E2eeState
+    privacy_code: str | None
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)

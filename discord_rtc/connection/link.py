@@ -110,14 +110,33 @@ class MediaLink:
             self._senders.add(config.ssrc)
             self._pump.run(self._session.add_sender, config)
 
-    def send_frame(self, ssrc: int, frame: EncodedFrame, *, speaking: int | None = None) -> None:
-        """Packetize and send one encoded frame, paced."""
-        now = self._clock.now()
-        self._pump.run(self._session.send_frame, ssrc, frame, now, speaking=speaking)
+    def send_frame(
+        self,
+        ssrc: int,
+        frame: EncodedFrame,
+        *,
+        speaking: int | None = None,
+        at: float | None = None,
+    ) -> None:
+        """Packetize and send one encoded frame, paced and exactly as it is.
+
+        Args:
+            ssrc: The stream.
+            frame: The frame, encrypted where it must be.
+            speaking: Speaking flags that go with it.
+            at: When it was to be sent, if it had to wait: its ticks are tied to that time, or
+                sound that waited longer than the picture would stay behind it.
+        """
+        when = self._clock.now() if at is None else at
+        self._pump.run(self._session.send_frame, ssrc, frame, when, speaking=speaking)
 
     def restart_source(self, ssrc: int) -> None:
         """The next frame of this stream comes from another source."""
         self._pump.run(self._session.restart_source, ssrc, self._clock.now())
+
+    def forget_packets(self) -> None:
+        """Send nothing more of what was handed over until now, neither late nor again."""
+        self._pump.run(self._session.forget_packets, self._clock.now())
 
     def request_keyframe(self, ssrc: int) -> None:
         """Ask a remote sender for a keyframe (rate limited by the session)."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from discord_rtc.errors import UsageError
 from discord_rtc.frames import Codec
+from discord_rtc.protocol.dave.backend import DaveLibrary
 from discord_rtc.protocol.voice import SUPPORTED_VERSIONS
 from discord_rtc.transport.base import DEFAULT_CODECS
 from discord_rtc.transport.ice_options import IceOptions
 from discord_rtc.transport.plan import check_choice
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from discord_rtc.transport.base import CodecOffer
     from discord_rtc.transport.plan import TransportFactory, TransportName
 
@@ -40,7 +43,13 @@ class ConnectionOptions:
     Attributes:
         transport: ``"webrtc"``, ``"udp"``, ``"auto"`` (webrtc, and udp where that does not work),
             or a transport factory (see `memory_pair`).
-        dave: End-to-end encryption; only ``"off"`` in this version.
+        dave: End-to-end encryption. ``"preferred"``: encrypted whenever the call is, and in the
+            clear only where the server says that it is not. ``"required"``: nothing ever leaves in
+            the clear; a call that is not encrypted, or not any more, ends the connection.
+            ``"off"``: only for calls that are not encrypted.
+        dave_library: ``"dave.py"`` or ``"davey"``; None for the best that is installed.
+        identity: File of a persistent identity key, which is made when it is missing; None for a
+            fresh key for each client, or for each connection that has none.
         receive: False for senders only: no IP discovery, nothing is received.
         gateway_version: Voice gateway version, 4 to 9.
         modes: Transport encryption modes to insist on, best first; empty for the live
@@ -57,7 +66,9 @@ class ConnectionOptions:
     """
 
     transport: TransportName | TransportFactory = "auto"
-    dave: DaveChoice = "off"
+    dave: DaveChoice = "preferred"
+    dave_library: DaveLibrary | None = None
+    identity: str | Path | None = None
     receive: bool = True
     gateway_version: int = 8
     modes: tuple[str, ...] = ()
@@ -67,8 +78,10 @@ class ConnectionOptions:
     ice: IceOptions = field(default_factory=IceOptions)
 
     def __post_init__(self) -> None:
-        if self.dave != "off":
-            raise UsageError(f'dave="{self.dave}" is not built yet in this version; use dave="off"')
+        if self.dave not in get_args(DaveChoice):
+            raise UsageError(f"dave is required, preferred or off, not {self.dave!r}")
+        if self.dave_library not in (None, *get_args(DaveLibrary)):
+            raise UsageError(f"dave_library is dave.py or davey, not {self.dave_library!r}")
         if self.gateway_version not in SUPPORTED_VERSIONS:
             raise UsageError(f"gateway_version is 4 to 9, not {self.gateway_version}")
         check_choice(self.transport, relay_only=self.ice.relay_only, modes=bool(self.modes))

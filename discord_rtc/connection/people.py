@@ -10,7 +10,7 @@ from discord_rtc.connection.users import RemoteUser
 from discord_rtc.errors import ConnectionLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from discord_rtc.connection.events import Event
     from discord_rtc.frames import MediaKind
@@ -22,10 +22,16 @@ class CallPeople:
     Args:
         on_demand: Told ``(user_id, kind, wanted)`` when a track gets its first reader or
             loses its last one.
+        fingerprint: Gives the verification digits of a user.
     """
 
-    def __init__(self, on_demand: Callable[[int, MediaKind, bool], None]) -> None:
+    def __init__(
+        self,
+        on_demand: Callable[[int, MediaKind, bool], None],
+        fingerprint: Callable[[int], Awaitable[str]] | None = None,
+    ) -> None:
         self._on_demand = on_demand
+        self._fingerprint = fingerprint
         self._users: dict[int, RemoteUser] = {}
         self._arrivals: dict[int, set[asyncio.Future[RemoteUser]]] = {}
         self._closed = False
@@ -40,7 +46,11 @@ class CallPeople:
         """The user, who joins now if not yet known."""
         user = self._users.get(user_id)
         if user is None:
-            user = RemoteUser(user_id, lambda kind, wanted: self._on_demand(user_id, kind, wanted))
+            user = RemoteUser(
+                user_id,
+                lambda kind, wanted: self._on_demand(user_id, kind, wanted),
+                self._fingerprint,
+            )
             self._users[user_id] = user
             for future in self._arrivals.pop(user_id, ()):
                 if not future.done():

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from discord_rtc.connection.events import PublishingEnded
-from discord_rtc.connection.sending import Publication, Quality
+from discord_rtc.connection.publication import Publication, Quality
 from discord_rtc.errors import InvalidState, RtcError, UsageError
 from discord_rtc.frames import MediaKind
 

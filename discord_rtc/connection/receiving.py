@@ -1,23 +1,27 @@
 """From encoded frames of the network to decoded frames in a user's tracks.
 
-    RtpSession event -> whose is it? (roster) -> decode in the worker -> RemoteTrack
+    RtpSession event -> whose is it? (roster) -> decrypt -> decode in the worker -> RemoteTrack
 
-Frames of an SSRC that nobody has named yet wait: op 5 and op 12 travel over another
-socket than media and may come after it.
+Frames of an SSRC that nobody has named yet wait (`parking`), and so do those that cannot be
+decrypted yet, with all that follow them in their stream (`retrying`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from discord_rtc.connection.events import TrackEnded, TrackStarted, UserSpeaking
+from discord_rtc.connection.events import TrackEnded, TrackStarted
+from discord_rtc.connection.parking import PARKING_BOUND, PARKING_SECONDS, Parking
+from discord_rtc.connection.retrying import RETRY_BOUND, RetryHold
+from discord_rtc.connection.speech import SPEECH_TIMEOUT, SpeechWatch
 from discord_rtc.connection.timeline import StreamTimeline, UserTimeline
 from discord_rtc.frames import OPUS_SILENCE, Codec, EncodedFrame, MediaKind
 from discord_rtc.media.decode import OpusDecoder, VideoDecoder
+from discord_rtc.protocol.dave.events import Undecrypted
 from discord_rtc.protocol.opcodes import SpeakingFlags
 from discord_rtc.protocol.roster import (
     ClientFlagsChanged,
@@ -29,28 +33,29 @@ from discord_rtc.protocol.roster import (
     UserJoined,
     UserLeft,
 )
+from discord_rtc.queues import QueueStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import av
 
+    Decoded: TypeAlias = list[av.AudioFrame] | list[av.VideoFrame]
+
     from discord_rtc.clock import Clock
-    from discord_rtc.connection.events import Event
+    from discord_rtc.connection.roles import People
     from discord_rtc.connection.users import RemoteUser
     from discord_rtc.connection.worker import Worker
     from discord_rtc.protocol.roster import Roster
     from discord_rtc.rtp.session import FrameReceived, SenderReportReceived
 
-PARKING_SECONDS = 0.5
-"""How long frames of an unnamed SSRC wait (userdoccers, "Media Receive Loop")."""
+__all__ = [
+    "Decrypt", "Parking", "Receiver", "RemoteStream",
+    "CONCEALED_FRAMES", "PARKING_BOUND", "PARKING_SECONDS", "SPEECH_TIMEOUT",
+]  # fmt: skip
 
-PARKING_BOUND = 256
-"""Frames that wait in all; the oldest is dropped and counted when a further one comes."""
-
-SPEECH_TIMEOUT = 0.2
-"""Seconds without an audio packet after which a user counts as silent: real servers send
-op 5 seldom (protocol reference: 100 to 250 ms)."""
+CONCEALED_FRAMES = 5
+"""Frames in a row for which sound is made up; after 100 ms it is only a drone."""
 
 _TICK = 0.05
 _TIME_BASES = {
@@ -59,56 +64,11 @@ _TIME_BASES = {
 }
 
 
-class Parking:
-    """Frames whose sender is not known yet. Sans-I/O."""
+class Decrypt(Protocol):
+    """End-to-end decryption, as the receiving side sees it."""
 
-    def __init__(self) -> None:
-        self._frames: deque[FrameReceived] = deque()
-        self.high_water = 0
-        self.dropped = 0
-
-    def __len__(self) -> int:
-        return len(self._frames)
-
-    def park(self, frame: FrameReceived) -> None:
-        """Keep a frame; the oldest one makes room."""
-        if len(self._frames) >= PARKING_BOUND:
-            self._frames.popleft()
-            self.dropped += 1
-        self._frames.append(frame)
-        self.high_water = max(self.high_water, len(self._frames))
-
-    def take(self, ssrc: int) -> list[FrameReceived]:
-        """Everything that waits for this SSRC to be named, in order."""
-        taken = [frame for frame in self._frames if frame.ssrc == ssrc]
-        if taken:
-            self._frames = deque(frame for frame in self._frames if frame.ssrc != ssrc)
-        return taken
-
-    def expire(self, now: float) -> None:
-        """Drop and count what has waited too long."""
-        while self._frames and now - self._frames[0].now > PARKING_SECONDS:
-            self._frames.popleft()
-            self.dropped += 1
-
-
-class People(Protocol):
-    """The users of a connection; they outlive its sessions."""
-
-    def ensure(self, user_id: int) -> RemoteUser:
-        """The user, who joins now if not yet known."""
-        ...
-
-    def get(self, user_id: int) -> RemoteUser | None:
-        """The user, or None."""
-        ...
-
-    def leave(self, user_id: int) -> None:
-        """The user is gone."""
-        ...
-
-    def emit(self, event: Event) -> None:
-        """Tell the connection's subscribers."""
+    def __call__(self, user_id: int, kind: MediaKind, frame: bytes) -> bytes | Undecrypted:
+        """Decrypt a frame of a user, or let it pass where plain ones are allowed."""
         ...
 
 
@@ -122,6 +82,8 @@ class RemoteStream:
     timeline: StreamTimeline
     decoder: OpusDecoder | VideoDecoder
     needs_keyframe: bool
+    waiting: RetryHold = field(default_factory=RetryHold)
+    concealed: int = 0
 
     @property
     def kind(self) -> MediaKind:
@@ -140,9 +102,10 @@ class Receiver:
         epoch: Our time that pts 0 of every received track stands for.
         ask_keyframe: Sends a keyframe request for an SSRC; called from the loop, never
             from within a frame's delivery.
+        decrypt: End-to-end decryption; None lets every frame pass.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything around a receiver, named once
         self,
         *,
         people: People,
@@ -151,6 +114,7 @@ class Receiver:
         clock: Clock,
         epoch: float,
         ask_keyframe: Callable[[int], None],
+        decrypt: Decrypt | None = None,
     ) -> None:
         self._people = people
         self._roster = roster
@@ -158,14 +122,17 @@ class Receiver:
         self._clock = clock
         self._epoch = epoch
         self._ask_keyframe = ask_keyframe
+        self._decrypt = decrypt
         self._loop = asyncio.get_running_loop()
         self._streams: dict[int, RemoteStream] = {}
         self._timelines: dict[int, UserTimeline] = {}
         self._reports: dict[int, SenderReportReceived] = {}
-        self._heard: dict[int, float] = {}
+        self._speech = SpeechWatch(people)
         self._parking = Parking()
         self._timer: asyncio.TimerHandle | None = None
         self._drops: Counter[str] = Counter()
+        self._retry_high_water = 0
+        self._retry_dropped = 0
         self._closed = False
 
     @property
@@ -177,10 +144,13 @@ class Receiver:
             "decoder-overloaded": self._worker.refused,
         }
 
-    @property
-    def parking_high_water(self) -> int:
-        """Most frames that ever waited for their SSRC to be named."""
-        return self._parking.high_water
+    def queues(self) -> tuple[QueueStats, ...]:
+        """Frames that wait for their SSRC to be named, and those that wait for a key."""
+        parking = self._parking
+        return (
+            QueueStats("parking", parking.high_water, PARKING_BOUND, parking.dropped),
+            QueueStats("undecrypted", self._retry_high_water, RETRY_BOUND, self._retry_dropped),
+        )
 
     # Signalling
 
@@ -198,7 +168,7 @@ class Receiver:
                 case SsrcRemoved(ssrc=ssrc):
                     self.stream_ended(ssrc)
                 case SpeakingChanged(user_id=user_id, flags=0):
-                    self._silent(self._people.ensure(user_id))
+                    self._speech.silent(self._people.ensure(user_id))
                 case SpeakingChanged(user_id=user_id, flags=flags):
                     self._people.ensure(user_id).flags = SpeakingFlags(flags)
                 case ClientFlagsChanged(user_id=user_id, flags=client_flags):
@@ -232,20 +202,13 @@ class Receiver:
                 self._schedule()
                 return
             stream = self._begin(user_id, frame)
-        if stream.kind is MediaKind.AUDIO:
-            self._follow_speech(stream.user, frame)
-        track = stream.user.track(stream.kind)
-        if not track.wanted:
-            self._drops["unread"] += 1
-            stream.needs_keyframe = stream.kind is MediaKind.VIDEO
-            return
-        if stream.needs_keyframe:
-            if not frame.keyframe:
-                self._drops["no-keyframe"] += 1
-                self._ask_soon(stream)
-                return
-            stream.needs_keyframe = False
-        self._decode(stream, frame)
+        if stream.waiting or not self._take(stream, frame, may_wait=True):
+            self._keep_waiting(stream, frame)
+
+    def retry(self) -> None:
+        """There may be other keys: try again what could not be decrypted."""
+        for stream in tuple(self._streams.values()):
+            self._retry(stream)
 
     def sender_report(self, report: SenderReportReceived) -> None:
         """Learn the wallclock of a stream; it may come before the stream is known."""
@@ -261,10 +224,11 @@ class Receiver:
         stream = self._streams.pop(ssrc, None)
         if stream is None:
             return
+        self._drops["stream-ended"] += len(stream.waiting)
         self._worker.submit(stream.decoder.close, lambda _: None)
         self._people.emit(TrackEnded(stream.user.id, stream.kind))
         if stream.kind is MediaKind.AUDIO:
-            self._silent(stream.user)
+            self._speech.silent(stream.user)
 
     def close(self) -> None:
         """The session is over; decoders are freed, tracks stay for the next session."""
@@ -302,6 +266,70 @@ class Receiver:
         self._people.emit(TrackStarted(user.id, kind, user.track(kind)))
         return stream
 
+    # Decryption
+
+    def _take(self, stream: RemoteStream, frame: FrameReceived, *, may_wait: bool) -> bool:
+        """Decrypt a frame and pass it on, or count why not; False when it shall wait for a key."""
+        if not stream.user.track(stream.kind).wanted:
+            self._pass_over(stream, frame)
+            return True
+        # Before decryption, which costs more on a picture than all else here. NAL and VP8 frame
+        # headers stay in the clear (protocol reference 6.8), so the depacketizer's word is good.
+        if stream.needs_keyframe and not frame.keyframe:
+            self._drops["no-keyframe"] += 1
+            self._ask_soon(stream)
+            return True
+        if self._decrypt is not None:
+            opened = self._decrypt(stream.user.id, stream.kind, frame.data)
+            if isinstance(opened, Undecrypted):
+                if opened.retry and may_wait:
+                    return False
+                self._give_up(stream, frame, opened.reason)
+                return True
+            frame = frame._replace(data=opened)
+        stream.needs_keyframe = False
+        stream.concealed = 0
+        if stream.kind is MediaKind.AUDIO:
+            self._follow_speech(stream.user, frame)
+        self._decode(stream, frame)
+        return True
+
+    def _pass_over(self, stream: RemoteStream, frame: FrameReceived) -> None:
+        # Not decrypted, either: libraries take a jump of the nonce for lost packets when somebody
+        # reads again. Speech is told all the same: an encrypted frame counts as speech. A library
+        # that encrypts silence too (libdave) lets it last a fifth of a second longer, until the
+        # timeout.
+        if stream.kind is MediaKind.AUDIO:
+            self._follow_speech(stream.user, frame)
+        self._drops["unread"] += 1
+        stream.needs_keyframe = stream.kind is MediaKind.VIDEO
+
+    def _keep_waiting(self, stream: RemoteStream, frame: FrameReceived) -> None:
+        given_up = stream.waiting.put(frame, self._clock.now())
+        self._retry_high_water = max(self._retry_high_water, len(stream.waiting))
+        if given_up is not None:
+            self._retry_dropped += 1
+            self._give_up(stream, given_up, "retry-overflow")
+        self._schedule()
+
+    def _retry(self, stream: RemoteStream) -> None:
+        while stream.waiting:
+            frame, until = stream.waiting.peek()
+            if not self._take(stream, frame, may_wait=self._clock.now() < until):
+                return
+            stream.waiting.take()
+
+    def _give_up(self, stream: RemoteStream, frame: FrameReceived, reason: str) -> None:
+        self._drops[reason] += 1
+        if stream.kind is MediaKind.VIDEO:
+            stream.needs_keyframe = True
+            self._ask_soon(stream)
+        elif stream.concealed < CONCEALED_FRAMES:
+            stream.concealed += 1
+            self._conceal(stream, frame)
+
+    # Decoding
+
     def _decode(self, stream: RemoteStream, frame: FrameReceived) -> None:
         pts = stream.timeline.pts(frame.ticks, frame.now)
         stream.user.track(stream.kind).rtp_origin = stream.timeline.origin
@@ -310,19 +338,36 @@ class Receiver:
         )
         decoder = stream.decoder
 
-        def job() -> list[av.AudioFrame] | list[av.VideoFrame]:
+        def job() -> Decoded:
             return decoder.decode(encoded)
 
-        def done(frames: list[av.AudioFrame] | list[av.VideoFrame]) -> None:
+        if not self._submit(stream, job):
+            stream.needs_keyframe = stream.kind is MediaKind.VIDEO
+
+    def _conceal(self, stream: RemoteStream, frame: FrameReceived) -> None:
+        pts = stream.timeline.pts(frame.ticks, frame.now)
+        decoder = stream.decoder
+        assert isinstance(decoder, OpusDecoder)
+
+        def job() -> Decoded:
+            sounds = decoder.conceal()
+            for sound in sounds:
+                sound.pts, sound.time_base = pts, _TIME_BASES[MediaKind.AUDIO]
+            return sounds
+
+        self._submit(stream, job)
+
+    def _submit(self, stream: RemoteStream, job: Callable[[], Decoded]) -> bool:
+        def done(frames: Decoded) -> None:
             track = stream.user.track(stream.kind)
             for decoded in frames:
                 track.deliver(decoded)
+            decoder = stream.decoder
             if isinstance(decoder, VideoDecoder) and decoder.needs_keyframe:
                 stream.needs_keyframe = True
                 self._ask_soon(stream)
 
-        if not self._worker.submit(job, done):
-            stream.needs_keyframe = stream.kind is MediaKind.VIDEO
+        return self._worker.submit(job, done)
 
     def _ask_soon(self, stream: RemoteStream) -> None:
         # Not at once: we may be inside the flush of the very session that must send it.
@@ -332,26 +377,14 @@ class Receiver:
         if not self._closed and stream.needs_keyframe:
             self._ask_keyframe(stream.ssrc)
 
-    # Speech
+    # Time
 
     def _follow_speech(self, user: RemoteUser, frame: FrameReceived) -> None:
         if frame.data == OPUS_SILENCE:
-            self._silent(user)
+            self._speech.silent(user)
             return
-        self._heard[user.id] = frame.now
-        flags = SpeakingFlags(frame.flags) if frame.flags is not None else user.flags
-        flags = flags or SpeakingFlags.VOICE
-        if not user.speaking or flags != user.flags:
-            user.speaking, user.flags = True, flags
-            self._people.emit(UserSpeaking(user.id, speaking=True, flags=flags))
+        self._speech.heard(user, frame.flags, max(frame.now, self._clock.now()))
         self._schedule()
-
-    def _silent(self, user: RemoteUser) -> None:
-        self._heard.pop(user.id, None)
-        if user.speaking:
-            user.speaking = False
-            none = SpeakingFlags.NONE
-            self._people.emit(UserSpeaking(user.id, speaking=False, flags=none))
 
     def _schedule(self) -> None:
         if self._timer is None and not self._closed:
@@ -361,10 +394,7 @@ class Receiver:
         self._timer = None
         now = self._clock.now()
         self._parking.expire(now)
-        for user_id in [u for u, heard in self._heard.items() if now - heard > SPEECH_TIMEOUT]:
-            user = self._people.get(user_id)
-            self._heard.pop(user_id)
-            if user is not None:
-                self._silent(user)
-        if self._heard or len(self._parking):
+        self._speech.expire(now)
+        self.retry()
+        if self._speech or self._parking or any(it.waiting for it in self._streams.values()):
             self._schedule()

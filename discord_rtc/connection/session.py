@@ -12,18 +12,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from discord_rtc.connection.announcing import Announcements
 from discord_rtc.connection.causes import first_cause
+from discord_rtc.connection.encrypting import EncryptingLink
+from discord_rtc.connection.encryption import Encryption
+from discord_rtc.connection.encryption_settings import EncryptionSettings
 from discord_rtc.connection.events import CodecsChanged, LayerWanted, UnknownReceived
 from discord_rtc.connection.futures import retire, settle
 from discord_rtc.connection.gateway import VoiceGateway
 from discord_rtc.connection.link import MediaLink
-from discord_rtc.connection.receiving import PARKING_BOUND, People, Receiver
+from discord_rtc.connection.outgoing import Outgoing
+from discord_rtc.connection.receiving import Receiver
 from discord_rtc.connection.worker import Worker
 from discord_rtc.errors import ConnectionLost, NoRoute, PathLost, SignalingTimeout
-from discord_rtc.frames import MediaKind
 from discord_rtc.protocol.messages import (
     BackendVersion,
     BackendVersionRequest,
@@ -37,7 +40,6 @@ from discord_rtc.protocol.messages import (
 from discord_rtc.protocol.messages import (
     NoRoute as NoRouteMessage,
 )
-from discord_rtc.protocol.opcodes import SpeakingFlags
 from discord_rtc.protocol.roster import Roster
 from discord_rtc.protocol.voice import (
     Described,
@@ -55,7 +57,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from discord_rtc.clock import Clock
-    from discord_rtc.connection.sending import Publication
+    from discord_rtc.connection.publication import Publication
+    from discord_rtc.connection.roles import SessionOwner, SessionTimeouts
+    from discord_rtc.errors import DaveUnavailable
+    from discord_rtc.frames import MediaKind
+    from discord_rtc.protocol.dave.events import E2eeState
     from discord_rtc.protocol.messages import ServerMessage
     from discord_rtc.protocol.voice import VoiceCredentials, VoiceEvent
     from discord_rtc.rtp.session import FrameReceived, SenderReportReceived
@@ -66,57 +72,6 @@ _LOG = logging.getLogger("discord_rtc.connection")
 CLOSING_GRACE = 0.5
 """Seconds between the end of a media path and that of its session: a server that ends a session
 closes both, and it is the socket's close code that says why."""
-
-
-class SessionPeople(People, Protocol):
-    """The users of a connection, of whom a new session says who is still there."""
-
-    def keep_only(self, user_ids: frozenset[int]) -> None:
-        """Let everybody go who is not among these."""
-        ...
-
-
-class SessionOwner(Protocol):
-    """The connection, as its sessions see it."""
-
-    @property
-    def people(self) -> SessionPeople:
-        """The users of the connection."""
-        ...
-
-    def session_live(self) -> None:
-        """Media can flow from now on."""
-        ...
-
-    def path_failed(self, error: Exception) -> Exception:
-        """No media path came up in this session; returns what to end it with."""
-        ...
-
-    def path_lost(self, error: Exception) -> None:
-        """The media path of the live session died."""
-        ...
-
-    async def allow(self, publication: Publication) -> None:
-        """Make sure that the gateway grants what is about to be sent."""
-        ...
-
-    async def publication_ended(self, publication: Publication, error: Exception | None) -> None:
-        """A published track came to its end or failed."""
-        ...
-
-
-class SessionTimeouts(Protocol):
-    """Deadlines in seconds, as the connection's options name them."""
-
-    @property
-    def connect(self) -> float:
-        """From the opening of the socket to media."""
-        ...
-
-    @property
-    def signaling(self) -> float:
-        """Opening the socket."""
-        ...
 
 
 class LiveSession:
@@ -131,6 +86,7 @@ class LiveSession:
         secure: Whether an endpoint without a scheme is TLS.
         clock: Source of ``now``.
         epoch: Our time that pts 0 of received tracks stands for.
+        encryption: What the user chose about end-to-end encryption.
     """
 
     def __init__(  # noqa: PLR0913 - everything that a session is made of, named once
@@ -144,6 +100,7 @@ class LiveSession:
         secure: bool,
         clock: Clock,
         epoch: float,
+        encryption: EncryptionSettings | None = None,
     ) -> None:
         self._owner = owner
         self._offer = offer
@@ -157,6 +114,18 @@ class LiveSession:
         self._versions: asyncio.Future[BackendVersion] | None = None
         self._roster = Roster(credentials.user_id)
         self._worker = Worker("discord-rtc-decode")
+        settings = encryption or EncryptionSettings()
+        # The group of a channel has the channel's id; that of a stream will be another value.
+        group_id = credentials.channel_id
+        self._refusal = settings.refusal(group_id)
+        self._encryption = Encryption(
+            settings,
+            user_id=credentials.user_id,
+            group_id=group_id,
+            send=self._gateway.send,
+            handler=self,
+            clock=clock,
+        )
         self._receiver = Receiver(
             people=owner.people,
             roster=self._roster,
@@ -164,13 +133,12 @@ class LiveSession:
             clock=clock,
             epoch=epoch,
             ask_keyframe=self._ask_keyframe,
+            decrypt=self._encryption.decrypt,
         )
         self._protocol: str | None = None
         self._link: MediaLink | None = None
-        self._group: asyncio.TaskGroup | None = None
-        self._sending: dict[MediaKind, asyncio.Task[None]] = {}
-        self._publications: dict[MediaKind, Publication] = {}
-        self._announcements: Announcements | None = None
+        self._encrypting: EncryptingLink | None = None
+        self._outgoing: Outgoing | None = None
         self._greeted = False
         self._begun = clock.now()
         self._steps: dict[str, float] = {}
@@ -195,17 +163,23 @@ class LiveSession:
         """The receiving half, for statistics and demand."""
         return self._receiver
 
+    @property
+    def encryption(self) -> Encryption:
+        """End-to-end encryption, for statistics and verification."""
+        return self._encryption
+
+    @property
+    def websockets(self) -> Mapping[str, int]:
+        """How often the websocket had to be replaced, see `VoiceGateway.counters`."""
+        return self._gateway.counters
+
     def queues(self) -> tuple[QueueStats, ...]:
         """The bounded queues of this session."""
-        worker, receiver = self._worker, self._receiver
+        worker, encrypting = self._worker, self._encrypting
         return (
             QueueStats("decode", worker.high_water, worker.bound, worker.refused),
-            QueueStats(
-                "parking",
-                receiver.parking_high_water,
-                PARKING_BOUND,
-                receiver.drops["unknown-ssrc"],
-            ),
+            *self._receiver.queues(),
+            *(encrypting.queues() if encrypting else ()),
         )
 
     async def run(
@@ -224,16 +198,16 @@ class LiveSession:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
                 group.create_task(self._gateway.run(timeouts.signaling), name="voice-gateway")
                 group.create_task(self._watch(), name="session-watch")
                 group.create_task(self._transport.prepare(), name="transport-prepare")
-                await self._negotiate(timeouts.connect)
+                media = await self._negotiate(timeouts.connect)
+                self._go_live(media, group)
                 for publication in tuple(publications.values()):
                     self.start(publication)
                 self._owner.session_live()
         except BaseExceptionGroup as failures:
-            raise first_cause(failures) from None
+            raise first_cause(failures, unencrypted=self._refusal) from None
         finally:
             await self._aclose()
 
@@ -242,31 +216,13 @@ class LiveSession:
 
         Nothing happens when the session is ending: the next one begins with it.
         """
-        assert self._group is not None
-        kind = publication.kind
-        previous = self._sending.get(kind)
-        sending = self._send(publication, previous)
-        try:
-            self._sending[kind] = self._group.create_task(sending, name=f"send:{kind}")
-        except RuntimeError:  # the group is being cancelled
-            sending.close()
-            return
-        self._publications[kind] = publication
-        if previous is not None:
-            previous.cancel()
+        assert self._outgoing is not None
+        self._outgoing.start(publication)
 
     async def stop(self, kind: MediaKind) -> None:
         """Stop sending what is published as this kind."""
-        publication = self._publications.pop(kind, None)
-        if publication is None:
-            return
-        task = self._sending[kind]
-        publication.stopped = True
-        task.cancel()
-        await asyncio.wait([task])
-        if self._sending.get(kind) is task:  # nothing else was published meanwhile
-            del self._sending[kind]
-            self._withdraw(kind)
+        assert self._outgoing is not None
+        await self._outgoing.stop(kind)
 
     async def backend_versions(self) -> BackendVersion:
         """Ask the server for its versions (op 16).
@@ -295,6 +251,7 @@ class LiveSession:
                 settle(self._ready, ready)
             case Described(message=description):
                 self._done("description")
+                self._encryption.receive(description)
                 settle(self._described, description)
             case HeartbeatMissed():
                 self._fail(ConnectionLost(None, "the voice server stopped answering heartbeats"))
@@ -308,6 +265,8 @@ class LiveSession:
 
     def _received(self, message: ServerMessage | UnknownMessage) -> None:
         emit = self._owner.people.emit
+        if not isinstance(message, UnknownMessage):
+            self._encryption.receive(message)
         match message:
             case BackendVersion() if self._versions is not None:
                 settle(self._versions, message)
@@ -341,16 +300,35 @@ class LiveSession:
     def keyframe_requested(self, ssrc: int) -> None:
         """From the link: only video streams get such requests."""
         del ssrc
-        for publication in self._publications.values():
-            publication.keyframe_requested()
+        if self._outgoing is not None:
+            self._outgoing.keyframe_requested()
 
     def link_lost(self, error: Exception) -> None:
         """From the link."""
         self._fail(error)
 
+    # Events of encryption
+
+    def e2ee_changed(self, state: E2eeState, privacy_code: str | None, reason: str | None) -> None:
+        """From the encryption shell."""
+        self._owner.e2ee_changed(state, privacy_code, reason)
+
+    def sending_changed(self, *, fresh: bool) -> None:
+        """From the encryption shell."""
+        if self._encrypting is not None:
+            self._encrypting.sending_changed(fresh=fresh)
+
+    def receive_keys_changed(self) -> None:
+        """From the encryption shell."""
+        self._receiver.retry()
+
+    def encryption_failed(self, error: DaveUnavailable) -> None:
+        """From the encryption shell."""
+        self._fail(error)
+
     # Inside
 
-    async def _negotiate(self, timeout: float) -> None:
+    async def _negotiate(self, timeout: float) -> NegotiatedMedia:
         try:
             async with asyncio.timeout(timeout):
                 media = await self._find_path(await self._ready)
@@ -359,8 +337,13 @@ class LiveSession:
                 f"the voice server did not bring up media within {timeout:g} s"
             ) from None
         self._done("path")
-        self._announcements = Announcements(media, self._gateway.send)
+        return media
+
+    def _go_live(self, media: NegotiatedMedia, group: asyncio.TaskGroup) -> None:
         self._link = MediaLink(self._transport, media, self, self._clock)
+        self._encrypting = EncryptingLink(self._link, self._encryption, self._clock)
+        announcements = Announcements(media, self._gateway.send)
+        self._outgoing = Outgoing(self._owner, self._encrypting, announcements, group)
         _LOG.info("= live as SSRC %d", media.audio_ssrc)
 
     async def _find_path(self, ready: Ready) -> NegotiatedMedia:
@@ -391,30 +374,6 @@ class LiveSession:
             self._owner.path_lost(lost)
             raise
 
-    async def _send(self, publication: Publication, previous: asyncio.Task[None] | None) -> None:
-        if previous is not None:
-            await asyncio.wait([previous])
-        assert self._link is not None
-        assert self._announcements is not None
-        error: Exception | None = None
-        try:
-            await self._owner.allow(publication)
-            await publication.run(self._link, self._announcements)
-        except Exception as caught:  # noqa: BLE001 - a failing track ends its own pipeline only
-            error = caught
-        if self._publications.get(publication.kind) is publication:
-            del self._publications[publication.kind]
-            del self._sending[publication.kind]
-            self._withdraw(publication.kind)
-            await self._owner.publication_ended(publication, error)
-
-    def _withdraw(self, kind: MediaKind) -> None:
-        assert self._announcements is not None
-        if kind is MediaKind.AUDIO:
-            self._announcements.speaking(SpeakingFlags.NONE)
-        else:
-            self._announcements.video(None)
-
     def _ask_keyframe(self, ssrc: int) -> None:
         if self._link is not None:
             self._link.request_keyframe(ssrc)
@@ -427,11 +386,13 @@ class LiveSession:
             self._failed.set_exception(error)
 
     async def _aclose(self) -> None:
+        self._encryption.close()
         self._receiver.close()
         if self._link is not None:
             self._link.close()
         await self._transport.aclose()
         await self._worker.aclose()
+        await self._encryption.aclose()
         retire(self._ready)
         retire(self._described)
         retire(self._failed)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from discord_rtc.errors import NotReady
 from discord_rtc.frames import MediaKind
 from discord_rtc.media.track import RemoteTrack
 from discord_rtc.protocol.opcodes import SpeakingFlags
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class RemoteUser:
@@ -29,8 +30,14 @@ class RemoteUser:
         client_flags: The user's voice flags (clips, recording), None unknown.
     """
 
-    def __init__(self, user_id: int, on_demand: Callable[[MediaKind, bool], None]) -> None:
+    def __init__(
+        self,
+        user_id: int,
+        on_demand: Callable[[MediaKind, bool], None],
+        fingerprint: Callable[[int], Awaitable[str]] | None = None,
+    ) -> None:
         self.id = user_id
+        self._fingerprint = fingerprint
         self.microphone = RemoteTrack(
             MediaKind.AUDIO,
             label=f"microphone of {user_id}",
@@ -49,6 +56,19 @@ class RemoteUser:
     def track(self, kind: MediaKind) -> RemoteTrack:
         """The microphone or the camera."""
         return self.microphone if kind is MediaKind.AUDIO else self.camera
+
+    async def fingerprint(self) -> str:
+        """45 digits that both of us see when nobody is in between; takes some 0.3 s.
+
+        They stay the same for as long as both have the same client, whatever becomes of the group;
+        beyond that only where both have a persistent identity key.
+
+        Raises:
+            NotReady: The call is not encrypted (yet), or the user is no member of the group (yet).
+        """
+        if self._fingerprint is None:
+            raise NotReady("this user is not in an encrypted call")
+        return await self._fingerprint(self.id)
 
     def __repr__(self) -> str:
         return f"<RemoteUser {self.id}{' speaking' if self.speaking else ''}>"

@@ -7,8 +7,8 @@ import logging
 from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from discord_rtc.connection.call import Call
-from discord_rtc.connection.events import Event
-from discord_rtc.connection.sending import Quality
+from discord_rtc.connection.events import E2eeChanged, Event
+from discord_rtc.connection.publication import Quality
 from discord_rtc.connection.stats import VoiceStats, track_stats
 from discord_rtc.errors import ConnectionLost, InvalidState, SignalingTimeout
 from discord_rtc.frames import MediaKind
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from discord_rtc.clock import Clock
     from discord_rtc.connection.call import State
     from discord_rtc.connection.events import Invalidated, Subscription
+    from discord_rtc.connection.identity import EphemeralIdentity
     from discord_rtc.connection.options import ConnectionOptions
     from discord_rtc.connection.signaling import Signaling
     from discord_rtc.connection.users import RemoteUser
@@ -46,6 +47,7 @@ class VoiceConnection:
         clock: Source of ``now``.
         memory: What is known of voice endpoints; its own by default.
         closed: Called once when the connection is over.
+        identity: Who we are to the others where there is no persistent key; its own by default.
     """
 
     def __init__(
@@ -56,13 +58,19 @@ class VoiceConnection:
         *,
         memory: TransportMemory | None = None,
         closed: Callable[[VoiceConnection], None] | None = None,
+        identity: EphemeralIdentity | None = None,
     ) -> None:
         def over() -> None:
             if closed is not None:
                 closed(self)
 
         self._call = Call(
-            signaling, options, clock, memory=memory or TransportMemory(), closed=over
+            signaling,
+            options,
+            clock,
+            memory=memory or TransportMemory(),
+            closed=over,
+            identity=identity,
         )
 
     # State
@@ -113,8 +121,17 @@ class VoiceConnection:
 
     @property
     def e2ee(self) -> Literal["off", "pending", "active"]:
-        """State of end-to-end encryption; always ``"off"`` in this version."""
-        return "off"
+        """State of end-to-end encryption.
+
+        ``"off"``: the call is not encrypted, or there is none. ``"pending"``: it is, and nothing is
+        sent until there is a group, for as long as we are alone in the call. ``"active"``.
+        """
+        return self._call.e2ee.state
+
+    @property
+    def privacy_code(self) -> str | None:
+        """30 digits that all members of an encrypted call see alike; None while not active."""
+        return self._call.e2ee.privacy_code
 
     @property
     def users(self) -> Mapping[int, RemoteUser]:
@@ -133,6 +150,8 @@ class VoiceConnection:
             received=track_stats(call.people.users),
             drops=session.receiver.drops if session else {},
             join=dict(session.steps) if session else {},
+            websockets=dict(session.websockets) if session else {},
+            dave=session.encryption.stats() if session else None,
             queues=(*(rtp.queues if rtp else ()), *(session.queues() if session else ())),
         )
 
@@ -174,6 +193,31 @@ class VoiceConnection:
         async with asyncio.timeout(timeout):
             return await self._call.people.arrival(user_id)
 
+    async def secured(self, *, timeout: float | None = None) -> Literal["off", "active"]:
+        """Wait until this session's frames go out: until the encrypted group stands.
+
+        Alone in an encrypted call that is until somebody else comes. Not needed for correctness:
+        what is published waits for it by itself, and the newest half second of it is kept.
+
+        Args:
+            timeout: Seconds; None to wait for ever.
+
+        Returns:
+            ``"active"``, or ``"off"`` where the call is not encrypted.
+
+        Raises:
+            TimeoutError: It did not come to it in time.
+            InvalidState: `connect` was not called.
+            RtcError: The connection ended first; this is the reason.
+        """
+        async with asyncio.timeout(timeout), self.events(E2eeChanged) as changes:
+            while True:
+                await self.ready()  # before that, and once it is over, "off" says nothing
+                if (state := self.e2ee) != "pending":
+                    return state
+                # At the end of the events the connection is over, and `ready` says why.
+                await anext(changes, None)
+
     # Actions
 
     async def connect(
@@ -189,15 +233,17 @@ class VoiceConnection:
         Raises:
             InvalidState: Already connecting or connected, or closed.
             ConnectError: The server could not be reached.
-            NegotiationError: Nothing in common with it.
+            NegotiationError: Nothing in common with it; `DaveUnavailable`, when one of the two
+                requires end-to-end encryption that the other one cannot give.
+            UsageError: No channel, or an identity key that cannot be used.
             ConnectionLost: It ended the connection at once.
         """
         if self.state != "new":
             raise InvalidState(f"this connection is {self.state} already")
         self._call.signaling.aim(channel_id, self_mute=self_mute, self_deaf=self_deaf)
         self._call.publisher.mute(muted=self_mute)
-        self._call.begin()
         try:
+            self._call.begin()
             await self.ready()
         except BaseException:
             await self.aclose()

@@ -158,6 +158,10 @@ class History:
             return None
         return kept[3]
 
+    def clear(self) -> None:
+        """Forget all packets."""
+        self._slots = [None] * self.bound
+
     def sent_again(self, sequence: int, now: float) -> None:
         """Take note that a packet that was found is being sent again."""
         kept = self._slots[sequence & self._mask]

@@ -225,6 +225,12 @@ class OutboundStream:
         self._sequence = (sequence + 1) & 0xFFFF
         return packets
 
+    def forget_packets(self) -> None:
+        """What was sent is not found any more, and what waited will not be sent."""
+        self.waits_for_keyframe = self._video
+        if self._history is not None:
+            self._history.clear()
+
     def find(self, sequence: int, now: float) -> bytes | None:
         """A packet that a receiver misses; None when it is gone or was sent again just now."""
         return None if self._history is None else self._history.find(sequence, now, self._rtt)

@@ -134,6 +134,17 @@ class Pacer:
         self._resent_tokens -= len(outgoing.packet)
         self._queued_bytes += len(outgoing.packet)
 
+    def discard_media(self) -> None:
+        """Drop all that waits but RTCP packets."""
+        for queue in (self._resent, self._queue):
+            for _ in range(len(queue)):
+                outgoing = queue.take()
+                if outgoing.rtcp:
+                    queue.put(outgoing)
+                else:
+                    queue.refuse(1)
+                    self._queued_bytes -= len(outgoing.packet)
+
     def pop(self, now: float) -> list[Outgoing]:
         """Packets that may be sent now, in order."""
         if not self._queued_bytes:

@@ -162,6 +162,12 @@ class Senders:
             for packet in packets:
                 self._urgent.put(packet)
 
+    def forget_packets(self) -> None:
+        """Drop the video that waits, and send nothing again that was sent until now."""
+        self._pacer.discard_media()
+        for stream in self._streams.values():
+            stream.forget_packets()
+
     def send_control(self, *parts: RtcpPacket) -> None:
         """Queue one RTCP packet, compound if there are several parts."""
         self._urgent.put(Outgoing(build_rtcp(parts), True))

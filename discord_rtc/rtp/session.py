@@ -220,6 +220,13 @@ class RtpSession:
         """
         self._senders.stream(ssrc).restart_source()
 
+    def forget_packets(self, now: float) -> None:  # noqa: ARG002 - inputs carry time
+        """Send nothing more of what was handed over until now, neither late nor again.
+
+        Video goes on with the next keyframe.
+        """
+        self._senders.forget_packets()
+
     def set_pacing_rate(self, bitrate_bps: int) -> None:
         """Change how fast paced packets go out; bits per second, positive."""
         self._senders.pacer.set_rate(bitrate_bps)

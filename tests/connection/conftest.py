@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
-    from discord_rtc.connection.sending import VideoAnnouncement
+    from discord_rtc.connection.announcing import VideoAnnouncement
     from discord_rtc.media.track import MediaFrame
     from discord_rtc.protocol.opcodes import SpeakingFlags
     from discord_rtc.rtp.session import FrameReceived, SenderReportReceived
@@ -358,7 +358,7 @@ class Peer:
             },
         )
 
-    async def description(self, mode: str = "aead_aes256_gcm_rtpsize") -> None:
+    async def description(self, mode: str = "aead_aes256_gcm_rtpsize", *, dave: int = 0) -> None:
         """Session Description after Select Protocol."""
         await self.expect(1)
         await self.send(
@@ -369,19 +369,25 @@ class Peer:
                 "media_session_id": "m",
                 "mode": mode,
                 "secret_key": list(range(32)),
-                "dave_protocol_version": 0,
+                "dave_protocol_version": dave,
             },
         )
 
-    async def live(self, port: int = 9) -> None:
+    async def live(self, port: int = 9, *, dave: int = 0) -> None:
         await self.hello()
         await self.ready(port)
-        await self.description()
+        await self.description(dave=dave)
 
     async def expect(self, opcode: int) -> object:
         """The data of the client's next message with this opcode."""
         while True:
-            message = json.loads(await self._socket.recv())
+            frame = await self._socket.recv()
+            if isinstance(frame, bytes):  # MLS
+                self.received.append((frame[0], frame[1:]))
+                if frame[0] == opcode:
+                    return frame[1:]
+                continue
+            message = json.loads(frame)
             self.received.append((message["op"], message.get("d")))
             if message["op"] == opcode:
                 return message.get("d")
@@ -423,12 +429,14 @@ class Double:
     Attributes:
         endpoint: Where it is, with scheme.
         peers: All clients so far.
+        stop_listening: Lets nobody else in; those who are there stay.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.peers: list[Peer] = []
         self.released = asyncio.Event()
+        self.stop_listening: Callable[[], None] = lambda: None
 
     def release(self) -> None:
         """Let go of those who wait."""
@@ -457,8 +465,11 @@ def voice_double() -> StartDouble:
         async with serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None) as server:
             [listening] = server.sockets
             double = Double(f"ws://127.0.0.1:{listening.getsockname()[1]}")
-            yield double
-            double.release()
+            double.stop_listening = server.server.close
+            try:
+                yield double
+            finally:
+                double.release()
 
     return run
 

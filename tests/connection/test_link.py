@@ -302,3 +302,14 @@ async def test_a_used_up_key_found_while_receiving_ends_the_link_after_the_frame
     assert transport.asked == 1
     assert [type(error) for error in sink.errors] == [NonceExhausted]
     link.close()
+
+
+async def test_what_was_forgotten_is_not_sent_any_more(ends: Ends) -> None:
+    ends.link.add_sender(VIDEO)
+    ends.link.set_pacing_rate(80_000)
+    ends.link.send_frame(1001, vp8(0, keyframe=True, size=20_000))
+    ends.link.forget_packets()
+    for number in (1, 2):  # the receiver cannot tell where the first one begins
+        ends.link.send_frame(1001, vp8(number, keyframe=True, size=30))
+    await ends.far.until(lambda: bool(ends.far.frames))
+    assert ends.far.frames[0].data == vp8(2, keyframe=True, size=30).data

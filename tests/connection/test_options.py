@@ -18,8 +18,8 @@ MODES = ("aead_aes256_gcm_rtpsize",)
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"dave": "required"}, "not built yet"),
-        ({"dave": "preferred"}, "not built yet"),
+        ({"dave": "perhaps"}, "required, preferred or off, not 'perhaps'"),
+        ({"dave_library": "libdave"}, "dave.py or davey, not 'libdave'"),
         ({"transport": "pigeon"}, "not 'pigeon'"),
         ({"gateway_version": 3}, "4 to 9"),
         ({"gateway_version": 10}, "4 to 9"),
@@ -44,6 +44,11 @@ def test_what_is_built_is_accepted() -> None:
     ConnectionOptions(ice=RELAY_ONLY)
     ConnectionOptions(transport="webrtc", ice=RELAY_ONLY)
     ConnectionOptions(modes=MODES)
+    for choice in ("required", "preferred", "off"):
+        ConnectionOptions(dave=choice)
+    for library in ("dave.py", "davey", None):
+        ConnectionOptions(dave_library=library)
+    ConnectionOptions(identity="~/.config/key.pem")
 
 
 def test_without_a_choice_all_codecs_are_offered() -> None:

@@ -17,17 +17,19 @@ from discord_rtc.connection.events import (
     UserLeft,
     UserSpeaking,
 )
+from discord_rtc.connection.parking import PARKING_BOUND, PARKING_SECONDS
 from discord_rtc.connection.people import CallPeople
 from discord_rtc.connection.receiving import (
-    PARKING_BOUND,
-    PARKING_SECONDS,
+    CONCEALED_FRAMES,
     SPEECH_TIMEOUT,
-    Parking,
+    Decrypt,
     Receiver,
 )
+from discord_rtc.connection.retrying import RETRY_BOUND, RETRY_SECONDS
 from discord_rtc.connection.worker import Worker
 from discord_rtc.frames import OPUS_SILENCE, Codec, MediaKind
 from discord_rtc.media.encode import OpusEncoder, VideoEncoder, VideoSettings
+from discord_rtc.protocol.dave.events import Undecrypted
 from discord_rtc.protocol.messages import (
     ClientDisconnect,
     ClientFlags,
@@ -64,8 +66,9 @@ HIDDEN = Video(AUDIO, 0, 0, (), user_id=ANN)
 class Session:
     """A receiver with everything around it but the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, decrypt: Decrypt | None = None) -> None:
         self.clock = ManualClock(START)
+        self.decrypt = decrypt
         self.receiver: Receiver | None = None
         self.people = CallPeople(self._demand)
         self.roster = Roster(7)
@@ -82,6 +85,7 @@ class Session:
             clock=self.clock,
             epoch=START,
             ask_keyframe=self.keyframes_asked.append,
+            decrypt=self.decrypt,
         )
 
     def _demand(self, user_id: int, kind: MediaKind, wanted: bool) -> None:
@@ -151,40 +155,6 @@ def film(picture: Callable[..., av.VideoFrame]) -> Callable[..., FrameReceived]:
 pytestmark = pytest.mark.asyncio
 
 
-# Parking
-
-
-def frame_of(ssrc: int, now: float) -> FrameReceived:
-    return FrameReceived(ssrc, Codec.OPUS, b"x", 0, True, now)
-
-
-async def test_parked_frames_are_taken_in_order_and_once() -> None:
-    parking = Parking()
-    for ssrc, now in ((1, 0.0), (2, 0.1), (1, 0.2)):
-        parking.park(frame_of(ssrc, now))
-    assert parking.take(1) == [frame_of(1, 0.0), frame_of(1, 0.2)]
-    assert parking.take(1) == []
-    assert len(parking) == 1
-
-
-async def test_a_full_parking_drops_the_oldest_and_counts_it() -> None:
-    parking = Parking()
-    for number in range(PARKING_BOUND + 2):
-        parking.park(frame_of(1, float(number)))
-    assert (len(parking), parking.high_water, parking.dropped) == (PARKING_BOUND, PARKING_BOUND, 2)
-    assert parking.take(1)[0].now == 2.0
-
-
-async def test_frames_wait_half_a_second_and_no_longer() -> None:
-    parking = Parking()
-    parking.park(frame_of(1, 0.0))
-    parking.park(frame_of(1, 0.3))
-    parking.expire(PARKING_SECONDS)
-    assert parking.dropped == 0
-    parking.expire(PARKING_SECONDS + 0.01)
-    assert (len(parking), parking.dropped) == (1, 1)
-
-
 # Whose is it?
 
 
@@ -210,7 +180,7 @@ async def test_frames_that_overtake_their_name_are_delivered_in_order_once_named
     await session.decoded()
     pts = [cast("av.AudioFrame", await reader.recv()).pts for _ in range(4)]
     assert pts == [0, 960, 1920, 2880]
-    assert session.it.parking_high_water == 3
+    assert [queue.high_water for queue in session.it.queues()] == [3, 0]
     assert session.it.drops["unknown-ssrc"] == 0
 
 
@@ -535,3 +505,224 @@ async def test_a_user_who_leaves_while_speaking_is_forgotten(
     session.clock.advance(1)
     await asyncio.sleep(0.06)
     assert (await session.told())[-1] == UserLeft(ANN)
+
+
+# Decryption
+
+
+class Vault:
+    """Decrypts what begins with a key that it has; remembers what it was asked.
+
+    Attributes:
+        retry: Whether a key that it lacks may come.
+    """
+
+    def __init__(self) -> None:
+        self.keys = {b"1"}
+        self.retry = True
+        self.asked: list[tuple[int, MediaKind, bytes]] = []
+
+    def __call__(self, user_id: int, kind: MediaKind, frame: bytes) -> bytes | Undecrypted:
+        self.asked.append((user_id, kind, frame))
+        if frame[:1] in self.keys:
+            return frame[1:]
+        return Undecrypted("no-key", retry=self.retry)
+
+
+@pytest.fixture
+def vault() -> Vault:
+    return Vault()
+
+
+@pytest_asyncio.fixture
+async def secret(vault: Vault) -> AsyncIterator[Session]:
+    """A session whose frames are encrypted; Ann is named and shown."""
+    session = Session(vault)
+    session.tell(ClientsConnect((ANN,)), NAMED, SHOWN)
+    yield session
+    session.it.close()
+    await session.worker.aclose()
+
+
+def locked(frame: FrameReceived, key: bytes = b"1") -> FrameReceived:
+    return frame._replace(data=key + frame.data)
+
+
+async def test_frames_are_decrypted_before_they_are_decoded(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader() as reader:
+        secret.it.frame_received(locked(speech(0)))
+        assert await reader.recv() is not None
+    assert vault.asked == [(ANN, MediaKind.AUDIO, locked(speech(0)).data)]
+    assert secret.people.users[ANN].speaking
+
+
+async def test_silence_is_known_after_decryption(
+    secret: Session, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader():
+        secret.it.frame_received(locked(speech(0)))
+        secret.it.frame_received(speech(1)._replace(data=b"1" + OPUS_SILENCE))
+    assert not secret.people.users[ANN].speaking
+
+
+async def test_what_nobody_reads_is_not_decrypted_and_speech_is_told_all_the_same(
+    secret: Session,
+    vault: Vault,
+    speech: Callable[..., FrameReceived],
+    film: Callable[..., FrameReceived],
+) -> None:
+    secret.it.frame_received(locked(speech(0), b"2"))
+    secret.it.frame_received(locked(film(0), b"2"))
+    assert vault.asked == []
+    assert secret.people.users[ANN].speaking
+    assert secret.it.drops["unread"] == 2
+
+
+async def test_frames_of_a_coming_key_wait_in_order_with_all_that_follow(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader() as reader:
+        secret.it.frame_received(locked(speech(0)))
+        for number in (1, 2):
+            secret.it.frame_received(locked(speech(number), b"2"))
+        secret.it.frame_received(locked(speech(3)))  # could be decrypted, but not out of turn
+        await secret.decoded()
+        assert secret.people.users[ANN].microphone.stats().delivered == 1
+        vault.keys.add(b"2")
+        secret.it.retry()
+        await secret.decoded()
+        pts = [cast("av.AudioFrame", await reader.recv()).pts for _ in range(4)]
+    assert pts == [0, 960, 1920, 2880]
+    assert "no-key" not in secret.it.drops
+    assert [queue.high_water for queue in secret.it.queues()] == [0, 3]
+
+
+async def test_a_tick_tries_again_too(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader() as reader:
+        secret.it.frame_received(locked(speech(0), b"2"))
+        vault.keys.add(b"2")
+        async with asyncio.timeout(1):
+            await reader.recv()
+
+
+async def test_a_key_that_does_not_come_is_waited_for_half_a_second(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader():
+        secret.it.frame_received(locked(speech(0)))
+        secret.it.frame_received(locked(speech(1), b"2"))
+        secret.clock.advance(RETRY_SECONDS / 2)
+        secret.it.frame_received(locked(speech(2), b"3"))
+        secret.clock.advance(RETRY_SECONDS / 2 - 0.01)
+        secret.it.retry()
+        assert "no-key" not in secret.it.drops
+        secret.clock.advance(0.02)
+        vault.keys.add(b"3")
+        secret.it.retry()
+        await secret.decoded()
+    assert secret.it.drops["no-key"] == 1
+    stats = secret.people.users[ANN].microphone.stats()
+    assert stats.delivered == 3  # one of them made up
+
+
+async def test_a_frame_for_which_no_key_will_come_is_counted_at_once_and_concealed(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    vault.retry = False
+    with secret.people.ensure(ANN).microphone.reader() as reader:
+        secret.it.frame_received(locked(speech(0)))
+        secret.it.frame_received(locked(speech(1), b"2"))
+        secret.it.frame_received(locked(speech(2)))
+        await secret.decoded()
+        sounds = [cast("av.AudioFrame", await reader.recv()) for _ in range(3)]
+    assert [sound.pts for sound in sounds] == [0, 960, 1920]
+    assert [sound.samples for sound in sounds] == [960] * 3
+    assert secret.it.drops["no-key"] == 1
+
+
+async def test_sound_is_made_up_for_a_tenth_of_a_second_and_anew_after_a_good_frame(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    vault.retry = False
+    with secret.people.ensure(ANN).microphone.reader():
+        secret.it.frame_received(locked(speech(0)))
+        for number in range(1, CONCEALED_FRAMES + 4):
+            secret.it.frame_received(locked(speech(number), b"2"))
+        await secret.decoded()
+        microphone = secret.people.users[ANN].microphone
+        assert microphone.stats().delivered == 1 + CONCEALED_FRAMES
+        secret.it.frame_received(locked(speech(10)))
+        secret.it.frame_received(locked(speech(11), b"2"))
+        await secret.decoded()
+        assert microphone.stats().delivered == 1 + CONCEALED_FRAMES + 2
+    assert secret.it.drops["no-key"] == CONCEALED_FRAMES + 4
+
+
+async def test_a_hold_that_is_full_gives_up_the_oldest(
+    secret: Session, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader():
+        for number in range(RETRY_BOUND + 2):
+            secret.it.frame_received(locked(speech(number), b"2"))
+    assert secret.it.drops["retry-overflow"] == 2
+    assert [queue.dropped for queue in secret.it.queues()] == [0, 2]
+
+
+async def test_video_that_cannot_be_decrypted_asks_for_a_keyframe_and_waits_for_it(
+    secret: Session,
+    vault: Vault,
+    film: Callable[..., FrameReceived],
+    eventually: Eventually,
+) -> None:
+    vault.retry = False
+    with secret.people.ensure(ANN).camera.reader() as reader:
+        secret.it.frame_received(locked(film(0)))
+        await reader.recv()
+        secret.keyframes_asked.clear()  # for the reader that came
+        secret.it.frame_received(locked(film(1), b"2"))
+        asked = len(vault.asked)
+        secret.it.frame_received(locked(film(2)))  # of no use without the one before
+        assert len(vault.asked) == asked
+        await eventually(lambda: VIDEO in secret.keyframes_asked)
+        secret.it.frame_received(locked(film(10)))
+        await reader.recv()
+    assert secret.it.drops["no-key"] == 1
+    assert secret.it.drops["no-keyframe"] == 1
+
+
+async def test_video_that_waited_for_its_key_goes_on_without_another_keyframe(
+    secret: Session, vault: Vault, film: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).camera.reader() as reader:
+        for number in range(3):
+            secret.it.frame_received(locked(film(number), b"2"))
+        vault.keys.add(b"2")
+        secret.it.retry()
+        for _ in range(3):
+            await reader.recv()
+    assert secret.it.drops.get("no-keyframe", 0) == 0
+
+
+async def test_frames_that_wait_end_with_their_stream(
+    secret: Session, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader():
+        secret.it.frame_received(locked(speech(0), b"2"))
+        secret.it.stream_ended(AUDIO)
+        secret.it.retry()
+    assert secret.it.drops["stream-ended"] == 1
+
+
+async def test_a_track_that_lost_its_reader_meanwhile_lets_the_waiting_frames_go(
+    secret: Session, vault: Vault, speech: Callable[..., FrameReceived]
+) -> None:
+    with secret.people.ensure(ANN).microphone.reader():
+        secret.it.frame_received(locked(speech(0), b"2"))
+    asked = len(vault.asked)
+    secret.it.retry()
+    assert len(vault.asked) == asked
+    assert secret.it.drops["unread"] == 1

@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING
 import av
 import pytest
 
-from discord_rtc.connection.sending import (
-    KEYFRAME_SPACING,
-    SPEECH_GAP,
-    TRAILING_SILENCE,
-    Publication,
-    Quality,
-    VideoAnnouncement,
-)
+from discord_rtc.connection.announcing import VideoAnnouncement
+from discord_rtc.connection.audio_sender import SPEECH_GAP, TRAILING_SILENCE
+from discord_rtc.connection.publication import KEYFRAME_SPACING, Publication, Quality
+from discord_rtc.connection.sending import send_track
 from discord_rtc.errors import EncoderFailed, MediaError, UnsupportedMedia, UsageError
 from discord_rtc.frames import OPUS_SILENCE, Codec, EncodedFrame, MediaKind
 from discord_rtc.media.encode import VideoEncoder, VideoSettings
@@ -53,7 +49,7 @@ async def sending(
     publication: Publication, ends: Ends, announced: Announced
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Run a publication; cancelled at the end if it still runs then."""
-    task = asyncio.ensure_future(publication.run(ends.link, announced))
+    task = asyncio.ensure_future(send_track(publication, ends.link, announced))
     try:
         async with asyncio.timeout(5):
             yield task
@@ -329,7 +325,7 @@ async def test_without_a_video_codec_nothing_begins(
 ) -> None:
     ends.link.media = replace(ends.media, video_codec=None)
     with pytest.raises(UnsupportedMedia, match="no video codec"):
-        await video_of(camera).run(ends.link, announced)
+        await send_track(video_of(camera), ends.link, announced)
     assert camera.asked == 0
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from discord_rtc.clock import SystemClock
+from discord_rtc.connection.encryption_settings import EncryptionSettings
 from discord_rtc.connection.events import (
     CodecsChanged,
     Event,
@@ -22,7 +23,7 @@ from discord_rtc.connection.events import (
 )
 from discord_rtc.connection.link import MediaLink
 from discord_rtc.connection.people import CallPeople
-from discord_rtc.connection.sending import Publication, Quality
+from discord_rtc.connection.publication import Publication, Quality
 from discord_rtc.connection.session import LiveSession
 from discord_rtc.errors import (
     AuthenticationFailed,
@@ -47,12 +48,16 @@ from discord_rtc.transport.memory import memory_pair
 from discord_rtc.transport.path import UdpTimings
 from discord_rtc.transport.udp import UdpTransport
 
+from ..protocol.dave.fake_group import FakeBackend
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from discord_rtc.connection.options import DaveChoice
     from discord_rtc.frames import EncodedFrame
     from discord_rtc.media.track import MediaTrack
+    from discord_rtc.protocol.dave.events import E2eeState
     from discord_rtc.protocol.voice import VoiceCredentials
     from discord_rtc.transport.base import NegotiatedMedia, Transport
 
@@ -87,6 +92,7 @@ class Owner:
         self.ended: list[tuple[MediaKind, Exception | None]] = []
         self.refusal: Exception | None = None
         self.failed_paths: list[Exception] = []
+        self.privacy: list[tuple[E2eeState, str | None, str | None]] = []
         self.lost_paths: list[Exception] = []
         self.route: NoRoute | None = None
         self.granting = asyncio.Event()
@@ -95,6 +101,9 @@ class Owner:
 
     def session_live(self) -> None:
         self.live.set()
+
+    def e2ee_changed(self, state: E2eeState, privacy_code: str | None, reason: str | None) -> None:
+        self.privacy.append((state, privacy_code, reason))
 
     def path_failed(self, error: Exception) -> Exception:
         self.failed_paths.append(error)
@@ -129,6 +138,7 @@ def session_of(
     transport: Transport | None = None,
     *,
     timeout: float = 5.0,
+    encryption: EncryptionSettings | None = None,
 ) -> LiveSession:
     clock = SystemClock()
     return LiveSession(
@@ -140,6 +150,7 @@ def session_of(
         secure=False,
         clock=clock,
         epoch=clock.now(),
+        encryption=encryption,
     )
 
 
@@ -204,16 +215,27 @@ async def test_a_session_goes_live_and_says_so(call: StartCall, owner: Owner) ->
         assert it.session.protocol == "udp"
         assert it.session.link is not None
         assert it.session.link.media.video_codec is Codec.H264
-        assert [queue.name for queue in it.session.queues()] == ["decode", "parking"]
+        assert [queue.name for queue in it.session.queues()] == ["decode", "parking", "undecrypted"]
         assert not it.task.done()
 
 
 async def until_over(
-    double: Double, owner: Owner, *, transport: Transport | None = None, **deadlines: float
+    double: Double,
+    owner: Owner,
+    *,
+    transport: Transport | None = None,
+    encryption: EncryptionSettings | None = None,
+    **deadlines: float,
 ) -> BaseException:
     """Run a session to its end; gives the reason."""
     timing = Deadlines(**deadlines)
-    session = session_of(double.credentials(), owner, transport, timeout=timing.signaling)
+    session = session_of(
+        double.credentials(),
+        owner,
+        transport,
+        timeout=timing.signaling,
+        encryption=encryption,
+    )
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - returned
         async with asyncio.timeout(5):
             await session.run({}, timing)
@@ -312,8 +334,8 @@ async def test_a_close_in_any_phase_ends_the_session_with_a_typed_error(
         assert str(error) == f"the voice server closed the connection (close code {code})"
 
 
-@pytest.mark.parametrize("before", [at_once, after_identify, after_select, stay_live])
-async def test_a_server_that_dies_in_any_phase_is_a_lost_connection(
+@pytest.mark.parametrize("before", [at_once, after_identify, after_select])
+async def test_a_server_that_dies_before_the_session_is_live_is_a_lost_connection(
     voice_double: StartDouble, owner: Owner, before: Script
 ) -> None:
     async def script(peer: Peer) -> None:
@@ -348,11 +370,52 @@ async def test_a_session_can_be_cancelled_in_any_phase(
         assert task.cancelled()
 
 
-async def test_missed_heartbeats_end_the_session(voice_double: StartDouble, owner: Owner) -> None:
+async def forgotten(peer: Peer) -> None:
+    """A server that knows nothing of the session any more."""
+    await peer.close(4006)
+
+
+async def test_a_live_session_whose_resume_is_refused_is_a_lost_connection(
+    voice_double: StartDouble, owner: Owner
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.live()
+        peer.abort()
+
+    async with voice_double(script, forgotten) as double:
+        error = await until_over(double, owner)
+    assert isinstance(error, ConnectionLost)
+    assert error.close_code == 4006
+
+
+async def test_a_live_session_that_is_resumed_goes_on(
+    voice_double: StartDouble, owner: Owner
+) -> None:
+    async def resume(peer: Peer) -> None:
+        await peer.hello()
+        await peer.expect(7)
+        await peer.send(9, None)
+        await peer.expect(16)
+        await peer.send(16, {"voice": "1", "rtc_worker": "2"})
+
+    async with voice_double(stay_live, resume) as double:
+        session = session_of(double.credentials(), owner)
+        running = asyncio.ensure_future(session.run({}, Deadlines()))
+        async with asyncio.timeout(5):
+            await owner.live.wait()
+            double.peers[0].abort()
+            assert await session.backend_versions() == BackendVersion("1", "2")
+        assert session.websockets == {"resumes": 1, "resume-failures": 0}
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_missed_heartbeats_end_a_session_that_is_not_live(
+    voice_double: StartDouble, owner: Owner
+) -> None:
     async def script(peer: Peer) -> None:
         await peer.hello(interval_ms=20)
         await peer.ready()
-        await peer.description()
 
     async with voice_double(script) as double:
         error = await until_over(double, owner)
@@ -368,10 +431,10 @@ async def test_what_is_published_outlives_missed_heartbeats(
         await peer.ready()
         await peer.description()
 
-    async with voice_double(script) as double:
+    async with voice_double(script, forgotten) as double:
         session = session_of(double.credentials(), owner)
         publications = {MediaKind.AUDIO: publication_of(TestTone())}
-        with pytest.raises(ConnectionLost, match="stopped answering heartbeats"):
+        with pytest.raises(ConnectionLost, match="close code 4006"):
             await session.run(publications, Deadlines())
     assert owner.ended == []
     assert publications[MediaKind.AUDIO].counters["sent"] > 0
@@ -701,3 +764,125 @@ async def test_received_media_reaches_the_tracks_and_readers_ask_for_keyframes(
     assert TrackStarted(5, MediaKind.AUDIO, user.microphone) in told
     assert TrackEnded(5, MediaKind.AUDIO) in told
     assert user.microphone.readyState == "live"
+
+
+# End-to-end encryption
+
+
+def encrypting(choice: DaveChoice, *, installed: bool = True) -> EncryptionSettings:
+    """Settings with a library that joins groups, or with none."""
+    factory = (lambda user_id, _: FakeBackend(user_id)) if installed else None
+    return EncryptionSettings(choice, factory=factory)
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        (encrypting("off"), 'use dave="preferred"'),
+        (encrypting("preferred", installed=False), "pip install dave.py"),
+        (encrypting("preferred"), "a version that is not supported"),
+    ],
+)
+async def test_a_server_that_requires_encryption_is_answered_with_what_to_do(
+    voice_double: StartDouble, owner: Owner, settings: EncryptionSettings, advice: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await after_identify(peer)
+        await peer.close(4017, "E2EE/DAVE protocol required")
+
+    async with voice_double(script) as double:
+        error = await until_over(double, owner, encryption=settings)
+    assert isinstance(error, DaveUnavailable)
+    assert advice in str(error)
+
+
+async def test_required_does_not_go_on_in_a_call_without_encryption(
+    voice_double: StartDouble, owner: Owner
+) -> None:
+    async with voice_double(stay_live) as double:
+        error = await until_over(double, owner, encryption=encrypting("required"))
+    assert isinstance(error, DaveUnavailable)
+    assert 'dave="preferred" would accept it' in str(error)
+
+
+async def stay_encrypted(peer: Peer) -> None:
+    await peer.live(dave=1)
+    await peer.expect(26)
+
+
+@asynccontextmanager
+async def running(session: LiveSession, *tracks: MediaTrack) -> AsyncIterator[list[Publication]]:
+    """A session that runs, with these tracks published from the start."""
+    made = [publication_of(track) for track in tracks]
+    task = asyncio.ensure_future(session.run({it.kind: it for it in made}, Deadlines()))
+    try:
+        async with asyncio.timeout(5):
+            yield made
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+
+
+@pytest.mark.parametrize("message", [(21, {"protocol_version": 0, "transition_id": 4})])
+async def test_required_ends_when_the_call_is_about_to_be_downgraded(
+    voice_double: StartDouble, owner: Owner, message: tuple[int, object]
+) -> None:
+    async def script(peer: Peer) -> None:
+        await stay_encrypted(peer)
+        await peer.send(*message)
+
+    async with voice_double(script) as double:
+        error = await until_over(double, owner, encryption=encrypting("required"))
+    assert isinstance(error, DaveUnavailable)
+
+
+async def test_who_is_alone_in_an_encrypted_call_sends_nothing_and_can_leave(
+    voice_double: StartDouble,
+    owner: Owner,
+    media: NegotiatedMedia,
+    sink: Sink,
+    eventually: Eventually,
+) -> None:
+    near, far = memory_pair()
+    link = MediaLink(far, media, sink, SystemClock())
+    async with voice_double(stay_encrypted) as double:
+        session = session_of(double.credentials(), owner, near, encryption=encrypting("preferred"))
+        async with running(session, TestTone(), TestPattern(320, 240)) as (audio, video):
+            await owner.live.wait()
+            await eventually(
+                lambda: audio.counters.get("held-dropped") and video.counters.get("skipped-e2ee")
+            )
+            await session.stop(MediaKind.AUDIO)
+            assert audio.counters["held-dropped"] == audio.counters["sent"] + audio.counters.get(
+                "silence", 0
+            )
+            assert {queue.name for queue in session.queues()} >= {"held-audio", "held-video"}
+    assert owner.privacy == [("pending", None, None)]
+    assert sink.frames == []
+    assert link.stats()[0].inbound == ()
+    link.close()
+    await far.aclose()
+
+
+async def test_a_call_that_is_downgraded_goes_on_in_the_clear_where_that_is_accepted(
+    voice_double: StartDouble, owner: Owner, media: NegotiatedMedia, sink: Sink
+) -> None:
+    async def script(peer: Peer) -> None:
+        await stay_encrypted(peer)
+        await owner.live.wait()
+        await peer.send(21, {"protocol_version": 0, "transition_id": 4})
+        assert await peer.expect(23) == {"transition_id": 4}
+        assert sink.frames == []
+        await peer.send(22, {"transition_id": 4})
+
+    near, far = memory_pair()
+    link = MediaLink(far, media, sink, SystemClock())
+    async with voice_double(script) as double:
+        session = session_of(double.credentials(), owner, near, encryption=encrypting("preferred"))
+        async with running(session, TestTone()):
+            await sink.until(lambda: len(sink.frames) > 5)
+    assert [state for state, _, _ in owner.privacy] == ["pending", "off"]
+    link.close()
+    await far.aclose()

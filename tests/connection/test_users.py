@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from discord_rtc.connection.users import RemoteUser
+from discord_rtc.errors import NotReady
 from discord_rtc.frames import MediaKind
 from discord_rtc.media.track import MediaStreamTrack
 from discord_rtc.protocol.opcodes import SpeakingFlags
@@ -35,6 +36,15 @@ async def test_demand_is_told_per_kind() -> None:
         (MediaKind.AUDIO, False),
         (MediaKind.VIDEO, False),
     ]
+
+
+async def test_a_user_is_verified_by_whoever_knows_the_group() -> None:
+    async def fingerprint(user_id: int) -> str:
+        return f"{user_id:045}"
+
+    assert await RemoteUser(5, lambda *_: None, fingerprint).fingerprint() == f"{5:045}"
+    with pytest.raises(NotReady):
+        await RemoteUser(5, lambda *_: None).fingerprint()
 
 
 async def test_the_representation_says_who_speaks() -> None:

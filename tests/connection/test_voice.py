@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,12 @@ import pytest
 
 from discord_rtc.clock import SystemClock
 from discord_rtc.connection import call as module
+from discord_rtc.connection import encryption_settings as settings_module
 from discord_rtc.connection import signaling as signaling_module
 from discord_rtc.connection import supervisor as supervisor_module
+from discord_rtc.connection.encryption_settings import EncryptionSettings
 from discord_rtc.connection.events import (
+    E2eeChanged,
     Event,
     Invalidated,
     PublishingEnded,
@@ -23,7 +27,7 @@ from discord_rtc.connection.events import (
     UserLeft,
 )
 from discord_rtc.connection.options import ConnectionOptions, Timeouts
-from discord_rtc.connection.sending import Quality
+from discord_rtc.connection.publication import Quality
 from discord_rtc.connection.signaling import FixedSignaling, GatewaySignaling
 from discord_rtc.connection.voice import VoiceConnection
 from discord_rtc.crypto.modes import create_cipher
@@ -31,7 +35,9 @@ from discord_rtc.errors import (
     AuthenticationFailed,
     ConnectError,
     ConnectionLost,
+    DaveUnavailable,
     InvalidState,
+    NotReady,
     SignalingTimeout,
     UsageError,
     VideoNotGranted,
@@ -46,16 +52,21 @@ from discord_rtc.server import LocalServer
 from discord_rtc.transport.memory import MemoryTransport, memory_pair
 from discord_rtc.transport.udp import UdpTransport
 
+from ..protocol.dave.fake_group import EXTERNAL_SENDER, FakeBackend, append, proposal, split
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     import av
 
     from discord_rtc.clock import Clock
     from discord_rtc.connection.events import Subscription
+    from discord_rtc.connection.options import DaveChoice
     from discord_rtc.crypto.cipher import TransportCipher
     from discord_rtc.crypto.nonces import Side
+    from discord_rtc.protocol.dave.backend import DaveLibrary
     from discord_rtc.transport.base import Transport
 
     from .conftest import Double, Eventually, Peer, Port, StartDouble, Track
@@ -404,7 +415,7 @@ async def test_closing_hears_the_gateways_word_even_if_the_session_ends_before_i
         it.port.answer = None  # the gateway takes its time
         closing = asyncio.ensure_future(it.voice.aclose())
         await eventually(lambda: it.port.sent[-1]["channel_id"] is None)
-        await it.double.peers[0].close(4015)
+        await it.double.peers[0].close(4006)
         await eventually(lambda: it.voice.transport is None)
         await asyncio.sleep(0.02)  # for whatever the end of the session sets off
         it.port.state(None)
@@ -486,7 +497,7 @@ async def test_what_is_published_goes_on_in_the_next_session(
         await it.voice.publish(microphone=TestTone(), camera=TestPattern(160, 120), quality=SMALL)
         for number in range(2):
             await eventually(partial(it.received, number, 10))
-            await it.double.peers[number].close(4015)
+            await it.double.peers[number].close(4006)
         await eventually(lambda: len(it.double.peers) == 3)
         assert not [e for e in await it.told() if isinstance(e, PublishingEnded)]
 
@@ -502,7 +513,7 @@ async def test_what_is_published_while_reconnecting_begins_then(
 
     async with rig(stay_live, second) as it:
         await it.voice.connect(20)
-        await it.double.peers[0].close(4015)
+        await it.double.peers[0].close(4006)
         await eventually(lambda: it.voice.state == "reconnecting")
         await it.voice.publish(microphone=TestTone())
         released.set()
@@ -841,3 +852,213 @@ async def test_a_move_by_a_moderator_takes_the_media_along() -> None:
         assert set(ann.users) == {bob.id}
         assert cat.users == {}
         assert ann.state == "connected"
+
+
+# End-to-end encryption
+
+
+def credentials_of(double: Double, *, channel_id: int | None = 20) -> VoiceCredentials:
+    return VoiceCredentials(double.endpoint, "token", "session", 7, 10, channel_id)
+
+
+async def joined(
+    double: Double, options: ConnectionOptions, *, channel_id: int | None = 20
+) -> VoiceConnection:
+    """A connection with fixed credentials."""
+    signaling = FixedSignaling(credentials_of(double, channel_id=channel_id), secure=False)
+    return await VoiceConnection(signaling, options, SystemClock()).connect()
+
+
+def over_memory(dave: DaveChoice, library: DaveLibrary | None = None) -> ConnectionOptions:
+    return ConnectionOptions(transport=lambda _: memory_pair()[0], dave=dave, dave_library=library)
+
+
+@pytest.mark.parametrize(
+    ("dave", "channel_id", "version"),
+    [("off", 20, 0), ("preferred", 20, 1), ("required", 20, 1), ("preferred", None, 0)],
+)
+async def test_identify_tells_what_was_chosen(
+    voice_double: StartDouble, dave: DaveChoice, channel_id: int | None, version: int
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.live(dave=version)
+
+    async with voice_double(script) as double:
+        async with await joined(double, over_memory(dave), channel_id=channel_id) as voice:
+            assert voice.e2ee == ("pending" if version else "off")
+        identify = next(data for opcode, data in double.peers[0].received if opcode == 0)
+    assert isinstance(identify, dict)
+    assert identify.get("max_dave_protocol_version", 0) == version
+
+
+async def test_required_without_a_channel_id_is_told_before_anything_is_sent(
+    voice_double: StartDouble,
+) -> None:
+    async with voice_double(stay_live) as double:
+        with pytest.raises(UsageError, match="channel_id"):
+            await joined(double, over_memory("required"), channel_id=None)
+        assert double.peers == []
+
+
+async def test_required_without_a_library_is_told_at_once(
+    voice_double: StartDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings_module, "available", tuple)
+    async with voice_double(stay_live) as double:
+        with pytest.raises(DaveUnavailable, match=r"pip install dave\.py"):
+            await joined(double, over_memory("required"))
+        assert double.peers == []
+
+
+async def test_an_identity_key_that_cannot_be_used_is_told_without_joining(
+    port: Port, tmp_path: Path
+) -> None:
+    file = tmp_path / "key.pem"
+    file.write_bytes(b"nonsense")
+    file.chmod(0o600)
+    options = ConnectionOptions(dave="preferred", identity=file)
+    voice = VoiceConnection(GatewaySignaling(port, 10, SystemClock()), options, SystemClock())
+    with pytest.raises(UsageError, match="no identity key"):
+        await voice.connect(20)
+    assert [command for command in port.sent if command["channel_id"]] == []
+    assert not voice.is_valid
+
+
+async def test_two_who_meet_are_encrypted_see_one_code_and_can_verify_each_other(
+    tmp_path: Path,
+) -> None:
+    options = ConnectionOptions(transport="udp", dave="required", identity=tmp_path / "key.pem")
+    async with Lab(LocalServer(dave="required")) as lab:
+        ann = await lab.user("ann", options=options)
+        async with ann.events(E2eeChanged) as changes:
+            assert (ann.e2ee, ann.privacy_code) == ("pending", None)
+            bob = await lab.user("bob", options=replace(options, identity=None))
+            change = await anext(changes)
+            assert (change.state, change.privacy_code) == ("active", ann.privacy_code)
+        await bob.secured(timeout=5)
+        assert ann.privacy_code == bob.privacy_code
+        assert len(ann.privacy_code or "") == 30
+        theirs = await (await ann.user(bob.id)).fingerprint()
+        assert theirs == await (await bob.user(ann.id)).fingerprint()
+        assert (len(theirs), theirs.isdecimal()) == (45, True)
+        stats = ann.stats().dave
+        assert stats is not None
+        assert (stats.state, stats.version, stats.members) == ("active", 1, {ann.id, bob.id})
+        late = ann.users[bob.id]
+    assert (ann.e2ee, ann.privacy_code, ann.stats().dave) == ("off", None, None)
+    with pytest.raises(NotReady):
+        await late.fingerprint()
+
+
+@pytest.mark.parametrize("libraries", [("dave.py", "davey"), ("davey", "dave.py")])
+async def test_who_somebody_is_outlasts_groups_sessions_and_channels(
+    libraries: tuple[DaveLibrary, DaveLibrary], eventually: Eventually
+) -> None:
+    def using(library: DaveLibrary) -> ConnectionOptions:
+        return ConnectionOptions(transport="udp", dave="required", dave_library=library)
+
+    async with Lab(LocalServer(dave="required")) as lab:
+        ann = await lab.user("ann", options=using(libraries[0]))
+        bob = await lab.user("bob", options=using(libraries[1]))
+        client = await lab.client("bob")
+
+        async def seen() -> str:
+            await asyncio.gather(ann.secured(timeout=5), bob.secured(timeout=5))
+            await eventually(lambda: ann.privacy_code == bob.privacy_code is not None)
+            return await (await ann.user(bob.id)).fingerprint()
+
+        def recoveries() -> int:
+            groups = [each.stats().dave for each in (ann, bob)]
+            return sum(group.counters.get("recovered", 0) for group in groups if group)
+
+        first = await seen()
+        # Alone, so that the group is given up; then together again.
+        await bob.disconnect()
+        await eventually(lambda: ann.e2ee == "pending")
+        bob = await client.join(10, 20, options=using(libraries[1]))
+        assert await seen() == first
+        # A commit or welcome that is damaged: op 31.
+        await bob.disconnect()
+        await eventually(lambda: ann.e2ee == "pending")
+        lab.server.faults.dave.corrupt_welcome()
+        lab.server.faults.dave.corrupt_commit()
+        bob = await client.join(10, 20, options=using(libraries[1]))
+        assert await seen() == first
+        assert recoveries()
+        # Another channel.
+        lab.server.move(ann.id, 10, 21)
+        lab.server.move(bob.id, 10, 21)
+        await eventually(lambda: ann.e2ee == bob.e2ee == "pending")
+        assert await seen() == first
+        # Another client is somebody else.
+        await lab.leave("bob")
+        bob = await lab.user("bob", channel_id=21, options=using(libraries[1]))
+        assert await seen() != first
+
+
+async def test_being_secured_waits_for_the_connection_and_ends_with_it(rig: StartRig) -> None:
+    async with rig() as it:
+        voice = it.voice
+        with pytest.raises(InvalidState):
+            await voice.secured()
+        connecting = asyncio.create_task(voice.connect(20))
+        await asyncio.sleep(0)
+        assert voice.state == "connecting"
+        assert await voice.secured(timeout=5) == "off"
+        assert voice.state == "connected"
+        await connecting
+        await voice.aclose()
+        with pytest.raises(ConnectionLost):
+            await voice.secured()
+
+
+async def test_the_end_of_a_connection_ends_its_encryption_and_says_so() -> None:
+    async with Lab(LocalServer(dave="required")) as lab:
+        ann, _bob = await lab.users(ann="udp", bob="udp")
+        changes = ann.events(E2eeChanged)
+        await lab.leave("ann")
+        assert [change.state async for change in changes] == ["off"]
+
+
+async def test_while_a_session_is_replaced_encryption_is_pending(
+    voice_double: StartDouble, port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(settings: EncryptionSettings, user_id: int, group_id: int | None) -> FakeBackend:
+        del settings, group_id
+        return FakeBackend(user_id)
+
+    monkeypatch.setattr(EncryptionSettings, "make_backend", make)
+
+    async def encrypted(peer: Peer) -> None:
+        await peer.live(dave=1)
+        package = await peer.expect(26)
+        assert isinstance(package, bytes)
+        other = FakeBackend(5)
+        other.set_external_sender(EXTERNAL_SENDER)
+        other.begin(1)
+        made = other.process_proposals(append(proposal(0, add=package)), frozenset({5, 7}))
+        assert made is not None
+        _, welcome = split(made)
+        assert welcome is not None
+        await peer.send(11, {"user_ids": ["5", "7"]})
+        await peer.send_raw(b"\0\1\x19" + EXTERNAL_SENDER)
+        await peer.send_raw(b"\0\2\x1e\0\0" + welcome)
+
+    async with voice_double(encrypted, stay_live) as double:
+
+        def answer(command: Mapping[str, object]) -> None:
+            channel = command["channel_id"]
+            port.state(None if channel is None else int(str(channel)))
+            if channel is not None:
+                port.server(double.endpoint)
+
+        port.answer = answer
+        options = over_memory("preferred")
+        voice = VoiceConnection(GatewaySignaling(port, 10, SystemClock()), options, SystemClock())
+        async with asyncio.timeout(5), voice, voice.events(E2eeChanged) as changes:
+            await voice.connect(20)
+            states = [(await anext(changes)).state for _ in range(2)]
+            port.server(double.endpoint, "another")  # the call moves to another server
+            states += [(await anext(changes)).state for _ in range(2)]
+            assert states == ["pending", "active", "pending", "off"]
+            assert voice.e2ee == "off"

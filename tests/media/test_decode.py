@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from discord_rtc.media.decode import OpusDecoder, VideoDecoder
 from discord_rtc.media.encode import OpusEncoder, VideoEncoder, VideoSettings
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from av.stream import Stream
 
 TICK = Fraction(1, 90_000)
@@ -239,3 +241,149 @@ def test_a_closed_opus_decoder_gives_nothing() -> None:
     decoder = OpusDecoder()
     decoder.close()
     assert decoder.decode(opus_frames(1)[0]) == []
+
+
+# Concealment
+
+
+def music(count: int, level: float = 9000.0) -> list[EncodedFrame]:
+    """Three tones, whose steepest step from sample to sample is known."""
+    time = np.arange(960 * count) / 48_000
+    wave = sum(level / 3 * np.sin(2 * np.pi * tone * time) for tone in (220, 440, 660))
+    sound = av.AudioFrame.from_ndarray(
+        np.asarray(wave).astype(np.int16).repeat(2)[None, :], format="s16", layout="stereo"
+    )
+    sound.sample_rate, sound.pts, sound.time_base = 48_000, 5000, Fraction(1, 48_000)
+    return OpusEncoder().encode(sound)
+
+
+def left(sounds: list[av.AudioFrame]) -> npt.NDArray[np.int64]:
+    return np.concatenate([sound.to_ndarray()[0, ::2] for sound in sounds]).astype(np.int64)
+
+
+def loudness(sound: av.AudioFrame) -> float:
+    return float(np.sqrt(np.mean(left([sound]) ** 2)))
+
+
+@pytest.mark.parametrize("lost", [1, 2, 4, 5, 6, 12])
+def test_concealed_sound_joins_without_a_click(lost: int) -> None:
+    frames = music(45)
+    for first in range(15, 25):  # the tones are at another phase each time
+        decoder = OpusDecoder()
+        before = [sound for frame in frames[:first] for sound in decoder.decode(frame)]
+        concealed = [sound for _ in range(lost) for sound in decoder.conceal()]
+        after = [sound for frame in frames[first + lost :] for sound in decoder.decode(frame)]
+        assert len(concealed) == lost
+        steepest = np.abs(np.diff(left(before[5:]))).max()
+        steps = np.abs(np.diff(left(before + concealed + after)))
+        assert steps[(first - 1) * 960 : (first + lost + 2) * 960].max() <= 1.2 * steepest
+        # Where a hole would begin, the sound can be many such steps away from nothing.
+        assert np.abs(left(before[-1:])).max() > 10 * steepest
+
+
+def test_concealed_sound_continues_and_then_falls_silent() -> None:
+    decoder = OpusDecoder()
+    decoded = [sound for frame in music(20) for sound in decoder.decode(frame)]
+    levels = [loudness(decoded[-1])] + [loudness(*decoder.conceal()) for _ in range(9)]
+    assert levels[1] > 0.5 * levels[0]
+    assert all(later < earlier for earlier, later in itertools.pairwise(levels[1:7]))
+    assert levels[5] < 0.4 * levels[0]
+    assert levels[6:] == [0, 0, 0, 0]
+    assert (decoder.concealed, decoder.damaged) == (9, 0)
+
+
+def test_a_real_frame_after_silence_is_whole_but_for_its_first_five_milliseconds() -> None:
+    frames = music(60)
+    lossy, whole = OpusDecoder(), OpusDecoder()
+    for frame in frames[:20]:
+        lossy.decode(frame), whole.decode(frame)
+    for frame in frames[20:30]:
+        lossy.conceal(), whole.decode(frame)
+    for number, frame in enumerate(frames[30:40]):
+        [heard], [expected] = lossy.decode(frame), whole.decode(frame)
+        assert (heard.pts, heard.samples) == (frame.pts, 960)
+        if number > 4:  # Opus predicts from what it decoded before
+            difference = left([heard]) - left([expected])
+            assert np.sqrt(np.mean(difference**2)) < 0.1 * loudness(expected)
+
+
+def test_pts_go_on_where_the_sound_ended() -> None:
+    frames = music(30)
+    decoder = OpusDecoder()
+    pts = [sound.pts for frame in frames[:10] for sound in decoder.decode(frame)]
+    for _ in range(8):
+        [sound] = decoder.conceal()
+        assert (sound.format.name, sound.layout.name, sound.sample_rate) == (
+            "s16",
+            "stereo",
+            48_000,
+        )
+        assert (sound.samples, sound.time_base) == (960, Fraction(1, 48_000))
+        pts.append(sound.pts)
+    pts += [sound.pts for frame in frames[18:] for sound in decoder.decode(frame)]
+    assert pts == [5000 + 960 * number for number in range(30)]
+
+
+def test_pts_are_counted_in_the_time_base_of_the_stream() -> None:
+    decoder = OpusDecoder()
+    decoder.decode(replace(music(1)[0], pts=100, time_base=Fraction(1, 1000)))
+    [[one], [other]] = decoder.conceal(), decoder.conceal()
+    assert (one.pts, other.pts) == (120, 140)
+    assert one.time_base == Fraction(1, 1000)
+
+
+def test_there_is_nothing_to_continue_before_the_first_packet_and_after_the_end() -> None:
+    decoder = OpusDecoder()
+    assert decoder.conceal() == []
+    decoder.decode(EncodedFrame(b"\xff", Codec.OPUS, 0, Fraction(1, 48_000), True))
+    assert decoder.conceal() == []
+    decoder.decode(music(1)[0])
+    decoder.close()
+    assert decoder.conceal() == []
+    assert decoder.concealed == 0
+
+
+def test_a_damaged_packet_can_be_concealed_like_a_lost_one() -> None:
+    frames = music(21)
+    decoder = OpusDecoder()
+    decoded = [sound for frame in frames[:20] for sound in decoder.decode(frame)]
+    assert decoder.decode(replace(frames[20], data=b"\xff")) == []
+    [sound] = decoder.conceal()
+    assert loudness(sound) > 0.5 * loudness(decoded[-1])
+    assert sound.pts == frames[20].pts
+
+
+def test_silence_is_continued_by_silence() -> None:
+    decoder = OpusDecoder()
+    decoder.decode(EncodedFrame(OPUS_SILENCE, Codec.OPUS, 0, Fraction(1, 48_000), True))
+    assert [loudness(*decoder.conceal()) for _ in range(7)] == [0] * 7
+
+
+@pytest.mark.parametrize("duration", ["2.5", "5", "10", "20", "40", "60"])
+@pytest.mark.parametrize("bitrate", [12_000, 24_000, 96_000])
+def test_every_mode_of_opus_is_concealed_in_steps_of_20_ms(duration: str, bitrate: int) -> None:
+    encoder = av.CodecContext.create("libopus", "w")
+    encoder.sample_rate, encoder.layout, encoder.format = 48_000, "stereo", "s16"
+    encoder.bit_rate = bitrate
+    encoder.options = {"application": "voip", "frame_duration": duration}
+    encoder.open()
+    samples = int(48 * float(duration))
+    time = np.arange(48_000) / 48_000
+    wave = (6000 * np.sin(2 * np.pi * 200 * time)).astype(np.int16).repeat(2)
+    decoder = OpusDecoder()
+    decoded = []
+    for start in range(0, 48_000 - samples, samples):
+        sound = av.AudioFrame.from_ndarray(
+            wave[None, 2 * start : 2 * (start + samples)], format="s16", layout="stereo"
+        )
+        sound.sample_rate, sound.pts, sound.time_base = 48_000, start, Fraction(1, 48_000)
+        for packet in encoder.encode(sound):
+            frame = EncodedFrame(bytes(packet), Codec.OPUS, start, Fraction(1, 48_000), True)
+            decoded += decoder.decode(frame)
+    assert decoded[-1].pts is not None
+    ends = decoded[-1].pts + samples
+    for number in range(7):
+        [concealed] = decoder.conceal()
+        assert (concealed.samples, concealed.pts) == (960, ends + 960 * number)
+        if not number:
+            assert loudness(concealed) > 0.3 * loudness(decoded[-1])

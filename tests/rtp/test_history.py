@@ -154,3 +154,10 @@ def test_a_new_packet_in_the_same_place_may_be_sent_again_at_once(kept: Kept) ->
     kept.history.sent_again(5, 0.0)
     kept.history.keep(5 + HISTORY_PACKETS, [b"b"], 0.0)
     assert kept.find(5 + HISTORY_PACKETS, 0.0) == b"b"
+
+
+def test_what_was_cleared_is_not_found(kept: Kept) -> None:
+    kept.history.keep(1, [b"a"], 0.0)
+    kept.history.clear()
+    assert kept.find(1) is None
+    assert kept.drops == {"rtx-not-kept": 1}

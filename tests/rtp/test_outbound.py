@@ -356,3 +356,12 @@ def test_a_stream_without_history_finds_nothing() -> None:
     stream = OutboundStream(_REPAIRED, NATIVE_EXTENSION_IDS, 1200, Random(1))
     sequence = _send(stream, _video())[0].sequence
     assert stream.find(sequence, 0.0) is None
+
+
+def test_without_a_history_forgetting_only_waits_for_a_keyframe() -> None:
+    stream = _stream(_REPAIRED)
+    stream.forget_packets()
+    assert stream.waits_for_keyframe
+    stream = OutboundStream(_REPAIRED, {}, 1200, Random(1))
+    stream.forget_packets()
+    assert stream.waits_for_keyframe

@@ -210,3 +210,16 @@ def test_few_retransmissions_wait_at_any_rate() -> None:
 def test_a_rate_must_be_positive(rate: int) -> None:
     with pytest.raises(UsageError, match="positive"):
         Pacer(_SIZE).set_rate(rate)
+
+
+def test_discarding_media_leaves_control_packets_in_order() -> None:
+    pacer = Pacer(_SIZE, _RATE_BPS)
+    reports = [Outgoing(bytes([number]) * 8, True) for number in range(2)]
+    media = _packets(3)
+    assert pacer.may_resend(_SIZE, 0.0)
+    pacer.resend(media[0])
+    pacer.push([reports[0], media[1], media[2], reports[1]])
+    pacer.discard_media()
+    assert pacer.pop(0.0) == reports
+    assert pacer.next_timeout() is None
+    assert [queue.dropped for queue in pacer.stats()] == [2, 1]

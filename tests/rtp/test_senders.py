@@ -350,3 +350,16 @@ def test_requests_to_others_are_told_apart(fixture: Fixture) -> None:
     assert not senders.receive_picture_loss(99)
     assert not senders.receive_intra_request(FullIntraRequest(9, ((99, 4),)))
     assert fixture.events == []
+
+
+def test_forgotten_packets_are_sent_neither_late_nor_again(repairing: Fixture) -> None:
+    repairing.senders.pacer.set_rate(80_000)
+    repairing.video(0.0)
+    (seen,) = repairing.sent(0.0)
+    repairing.video(0.1, size=20_000)
+    repairing.senders.forget_packets()
+    repairing.nack(seen.sequence, now=0.2)
+    repairing.video(0.3, keyframe=False)
+    assert repairing.sent(100.0) == []
+    repairing.video(100.0)
+    assert len(repairing.sent(100.0)) == 1

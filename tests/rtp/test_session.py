@@ -481,3 +481,11 @@ def test_every_queue_is_named_with_its_bound(sender: RtpSession) -> None:
         "reorder-2",
     ]
     assert all(queue.high_water < queue.bound for queue in queues)
+
+
+def test_what_was_handed_over_can_be_forgotten(sender: RtpSession) -> None:
+    sender.set_pacing_rate(80_000)
+    sender.packets_to_send(0.0)
+    sender.send_frame(_VIDEO, _video(0, size=20_000), 0.0)
+    sender.forget_packets(0.0)
+    assert all(outgoing.rtcp for outgoing in sender.packets_to_send(100.0))
