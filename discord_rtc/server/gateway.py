@@ -2,8 +2,9 @@
 
 Spec: Discord docs, "Gateway" (connection lifecycle, opcodes and close codes, zlib-stream).
 
-Served: Hello, Identify, READY, heartbeats, op 4. Known and ignored: presence, member requests,
-streams and pings. Resume is answered with Invalid Session, since sessions are not kept.
+Served: Hello, Identify, READY, heartbeats, op 4, and member requests, for which libraries wait.
+Known and ignored: presence, streams and pings. Resume is answered with Invalid Session, since
+sessions are not kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from discord_rtc.errors import MalformedMessage
-from discord_rtc.protocol.fields import Fields, flag, parse_json, snowflake, text, u63
+from discord_rtc.protocol.fields import Fields, flag, list_of, parse_json, snowflake, text, u63
 from discord_rtc.protocol.opcodes import GatewayOpcode
 from discord_rtc.server.ratelimit import MessageRate
 from discord_rtc.server.world import VoiceRequest
@@ -83,6 +84,25 @@ class VoiceRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class MembersRequested:
+    """The client sent op 8: it wants to know members of a guild, and waits for them.
+
+    Attributes:
+        guild_id: The guild.
+        query: What the names begin with; "" is everybody.
+        limit: How many at most, 0 for all.
+        user_ids: Only these, when there are some.
+        nonce: To be sent back.
+    """
+
+    guild_id: int
+    query: str
+    limit: int
+    user_ids: tuple[int, ...]
+    nonce: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LoggedOut:
     """The session is over, for either side's reasons. Nothing follows."""
 
@@ -90,7 +110,7 @@ class LoggedOut:
     reason: str
 
 
-GatewayServerEvent: TypeAlias = LoggedIn | VoiceRequested | LoggedOut
+GatewayServerEvent: TypeAlias = LoggedIn | VoiceRequested | MembersRequested | LoggedOut
 
 
 @dataclass(slots=True)
@@ -243,6 +263,8 @@ class GatewayServerSession:
             case GatewayOpcode.VOICE_STATE_UPDATE:
                 request = _parse_voice_request(message.need("d", Fields))
                 self._events.append(VoiceRequested(self._user_id, request))
+            case GatewayOpcode.REQUEST_GUILD_MEMBERS:
+                self._events.append(_parse_members_request(message.need("d", Fields)))
             case _:
                 self._counters[f"gateway.ignored.{opcode}"] += 1
 
@@ -279,3 +301,17 @@ def _parse_voice_request(fields: Fields) -> VoiceRequest:
         self_video=fields.get("self_video", flag, default=False),
         flags=fields.get("flags", u63, None),
     )
+
+
+def _parse_members_request(fields: Fields) -> MembersRequested:
+    return MembersRequested(
+        guild_id=fields.need("guild_id", snowflake),
+        query=fields.get("query", text, ""),
+        limit=fields.get("limit", u63, 0),
+        user_ids=fields.get("user_ids", _one_or_more, ()),
+        nonce=fields.get("nonce", text, None),
+    )
+
+
+def _one_or_more(value: object) -> tuple[int, ...]:
+    return list_of(snowflake)(value if isinstance(value, list) else [value])

@@ -89,6 +89,7 @@ class MediaSocket:
             a fresh one.
 
     Attributes:
+        clock: As given.
         address: Host and port that it is bound to.
         receive_buffer: Bytes of buffer that the system really gave.
     """
@@ -108,7 +109,7 @@ class MediaSocket:
         self.address: Address = (host, port)
         self._socket = sock
         self._send = sock.sendto
-        self._clock = clock
+        self.clock = clock
         self._on_leg_failed = on_leg_failed
         self._certificate = Certificate.generate()
         self._counters: Counter[str] = Counter()
@@ -210,7 +211,7 @@ class MediaSocket:
 
     def run(self, action: Callable[[float], T]) -> T:
         """Call a method of a room, with ``now``."""
-        return self._pump.run(action, self._clock.now())
+        return self._pump.run(action, self.clock.now())
 
     async def aclose(self) -> None:
         """Close the socket and stop the timers. Idempotent."""
@@ -218,7 +219,7 @@ class MediaSocket:
             return
         self._closed = True
         self._pump.close()
-        self._legs.close(self._clock.now())
+        self._legs.close(self.clock.now())
         if self._receiver is None:
             asyncio.get_running_loop().remove_reader(self._socket)
         else:
@@ -228,7 +229,7 @@ class MediaSocket:
         self._socket.close()
 
     def _drain(self) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         receive_from, receive = self._socket.recvfrom, self._legs.receive
         for _ in range(DRAIN_LIMIT):
             try:
@@ -241,7 +242,7 @@ class MediaSocket:
             receive(datagram, source[:2], now)  # IPv6 sources have four parts
 
     def _received(self, datagram: bytes, source: Address) -> None:
-        self._pump.run(self._legs.receive, datagram, source[:2], self._clock.now())
+        self._pump.run(self._legs.receive, datagram, source[:2], self.clock.now())
 
     def _transmit(self, datagram: bytes, address: Address) -> None:
         try:

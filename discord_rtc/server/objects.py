@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _EPOCH = "2015-01-01T00:00:00+00:00"
 """When everything here was made: the first second of Discord's snowflakes."""
 
-_VOICE_CHANNEL = 2
-"""Channel type GUILD_VOICE."""
+_VOICE_CHANNEL, _STAGE_CHANNEL = 2, 13
+"""Channel types GUILD_VOICE and GUILD_STAGE_VOICE."""
 
 _EVERY_PERMISSION = str((1 << 50) - 1)
 
@@ -32,6 +32,34 @@ def user_object(user_id: int, name: str) -> dict[str, object]:
     }
 
 
+def current_user_object(user_id: int, name: str) -> dict[str, object]:
+    """A user, as told to that user alone."""
+    return user_object(user_id, name) | {
+        "mfa_enabled": False,
+        "verified": True,
+        "locale": "en-US",
+        "email": None,
+        "flags": 0,
+    }
+
+
+def application_object(user_id: int, name: str) -> dict[str, object]:
+    """The application of a bot, which has the bot's id and nobody else for an owner."""
+    return {
+        "id": str(user_id),
+        "name": name,
+        "icon": None,
+        "description": "",
+        "rpc_origins": [],
+        "bot_public": False,
+        "bot_require_code_grant": False,
+        "owner": user_object(user_id, name),
+        "team": None,
+        "verify_key": "00" * 32,
+        "flags": 0,
+    }
+
+
 def member_object(user_id: int, name: str) -> dict[str, object]:
     """A user as a member of any guild."""
     return {
@@ -45,11 +73,13 @@ def member_object(user_id: int, name: str) -> dict[str, object]:
     }
 
 
-def channel_object(guild_id: int, channel_id: int, name: str) -> dict[str, object]:
-    """A voice channel of a guild."""
+def channel_object(
+    guild_id: int, channel_id: int, name: str, *, stage: bool = False
+) -> dict[str, object]:
+    """A voice or stage channel of a guild."""
     return {
         "id": str(channel_id),
-        "type": _VOICE_CHANNEL,
+        "type": _STAGE_CHANNEL if stage else _VOICE_CHANNEL,
         "guild_id": str(guild_id),
         "name": name,
         "position": 0,
@@ -98,6 +128,7 @@ def guild_object(
         "id": guild_id,  # the role of all members has the id of its guild
         "name": "@everyone",
         "color": 0,
+        "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
         "hoist": False,
         "position": 0,
         "permissions": _EVERY_PERMISSION,
@@ -132,7 +163,7 @@ def guild_object(
         "member_count": len(guild.members),
         "members": [member_object(user, names[user]) for user in sorted(guild.members)],
         "channels": [
-            channel_object(guild.guild_id, channel_id, name)
+            channel_object(guild.guild_id, channel_id, name, stage=channel_id in guild.stages)
             for channel_id, name in guild.channels.items()
         ],
         "voice_states": [

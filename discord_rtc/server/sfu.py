@@ -12,7 +12,8 @@ Who gets a packet::
         -> video: received before?     then duplicate
         -> payload type is known?      no: unknown-payload-type, or wrong-payload-type when it
            |                               does not belong on that SSRC
-        -> every other leg that is not deaf (audio), wants it (video)
+        -> every other leg that is not deaf (audio), wants it (video),
+           from which nothing is withheld, unless the sender is silenced
            and has the codec           no: codec-not-supported
 
 What to send to whom is worked out once per stream and payload type and kept until something
@@ -37,7 +38,7 @@ from discord_rtc.server.repairs import Repairs
 from discord_rtc.server.streams import FULL_QUALITY, STRETCH, Leg, Participant, Participants, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from discord_rtc.server.streams import Send, Stream
 
@@ -66,6 +67,8 @@ class Room:
     Args:
         ssrc: Sender SSRC of the room's own RTCP; no leg may have it.
         max_video_bps: Bitrate that senders are told (REMB) when no receiver asks for less.
+        tap: Shown each plain RTP packet that is about to be forwarded, with the leg it came from:
+            retransmissions as what they repair, neither duplicates nor what is not announced.
 
     Attributes:
         counters: ``rtp-in`` and ``rtp-out`` packets; ``nacked``, ``restored`` and ``sent-again``
@@ -73,8 +76,15 @@ class Room:
             and reason to count for all drops.
     """
 
-    def __init__(self, ssrc: int = SERVER_SSRC, *, max_video_bps: int = MAX_VIDEO_BPS) -> None:
+    def __init__(
+        self,
+        ssrc: int = SERVER_SSRC,
+        *,
+        max_video_bps: int = MAX_VIDEO_BPS,
+        tap: Callable[[int, bytes], None] | None = None,
+    ) -> None:
         self.counters: Counter[str] = Counter()
+        self._tap = tap
         self._participants = Participants()
         common = (self._participants, self.counters, ssrc)
         self._repairs = Repairs(*common)
@@ -153,6 +163,24 @@ class Room:
         """A deafened user receives no audio."""
         self._participants.get(leg_id).deaf = deaf
         self._participants.forget_plans()
+
+    def set_withheld(self, leg_id: int, now: float, *, withheld: bool) -> None:
+        """Send nothing to a leg for now, or everything again, which begins with keyframes."""
+        self._due_known = False
+        participant = self._participants.get(leg_id)
+        before = self._participants.shown_to(participant)
+        participant.withheld = withheld
+        self._participants.forget_plans()
+        self._show(participant, before, now)
+
+    def set_silenced(self, leg_id: int, now: float, *, silenced: bool) -> None:
+        """Send nothing of a leg to anybody for now, or again, which begins with keyframes."""
+        self._due_known = False
+        before = [(one, self._participants.shown_to(one)) for one in self._participants]
+        self._participants.get(leg_id).silenced = silenced
+        self._participants.forget_plans()
+        for participant, streams in before:
+            self._show(participant, streams, now)
 
     def set_media(self, leg_id: int, media: LegMedia, now: float) -> None:
         """The leg negotiated anew (op 14). It may need keyframes of what it can decode now."""
@@ -303,6 +331,8 @@ class Room:
                 self._forward(stream, original, now)
 
     def _forward(self, stream: Stream, packet: bytes, now: float) -> None:
+        if self._tap is not None:
+            self._tap(stream.owner_id, packet)
         payload_type = packet[1] & 0x7F
         plan = stream.plans.get(payload_type)
         if plan is None:

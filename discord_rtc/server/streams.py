@@ -152,6 +152,8 @@ class Participant:
         remb: Whether it takes bitrate estimates.
         wants: Media SSRC to quality, of video; 0 means not to send it.
         any_quality: For every SSRC not listed.
+        withheld: Whether nothing is to be sent to it for now.
+        silenced: Whether nothing of it is to be sent to anybody for now.
         report_due: When it gets its next receiver report.
         resent: How much it got again lately.
         arrivals: Of its packets, if it wants feedback about them and has sent any.
@@ -165,6 +167,7 @@ class Participant:
         self.deaf = deaf
         self.wants: Mapping[int, int] = {}
         self.any_quality = FULL_QUALITY
+        self.withheld = self.silenced = False
         self.report_due = inf
         self.resent = MessageRate(RESENDS_PER_SECOND)
         self.arrivals: Arrivals | None = None
@@ -184,7 +187,7 @@ class Participant:
 
     def receives(self, stream: Stream) -> bool:
         """Whether this participant is to get the packets of a stream."""
-        if stream.owner is self:
+        if stream.owner is self or self.withheld or stream.owner.silenced:
             return False
         if stream.kind is MediaKind.AUDIO:
             return not self.deaf

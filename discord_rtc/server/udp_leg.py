@@ -8,12 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from discord_rtc.crypto.modes import create_cipher
+from discord_rtc.rtp.rtcp import Goodbye, ReceiverReport
 from discord_rtc.server.socket_leg import SocketLeg
 
 if TYPE_CHECKING:
     from discord_rtc.server.datagrams import DatagramKind
     from discord_rtc.server.faults import Address
     from discord_rtc.server.socket_leg import LegSetup, TransportName
+
+_GOODBYE = ReceiverReport(ssrc=1).to_bytes() + Goodbye((1,)).to_bytes()
+"""RFC 3550 section 6.6, after the report that every compound begins with (6.1)."""
 
 MAX_DISCOVERED = 8
 """Addresses remembered per leg from IP discovery, the first ones; sockets a client may try."""
@@ -49,6 +53,16 @@ class UdpLeg(SocketLeg):
         if claimed in self._discovered:
             self._address = claimed
             self._settled = True
+
+    def say_goodbye(self, now: float) -> None:
+        """The session is over; the leg is about to be closed.
+
+        discord.py (2.7.1) reads its socket in a thread that after IP discovery may wait once
+        more, for up to 30 s, and is deaf to the next discovery meanwhile: a bot that is moved
+        out of a silent room would miss its time. Anything that comes wakes the thread.
+        """
+        if self._cipher is not None and self._address is not None:
+            self.send_rtcp(_GOODBYE, now)
 
     def close(self, now: float) -> None:
         """Neither send nor deliver anything any more."""

@@ -1,8 +1,8 @@
 """Plain HTTP of the local server: its web page, and who is in which room. Sans-I/O.
 
 The files of the page are read once into a table, and a request is looked up in it: no path of
-a request ever reaches the file system. REST routes of Discord live below ``/api`` and would be
-another table beside these.
+a request ever reaches the file system. REST routes of Discord live below ``/api``, in
+`discord_rtc.server.rest`.
 
 Spec: W3C CSP level 3; RFC 9110 section 9.3 (GET, HEAD) and 15.5.6 (405).
 """
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from discord_rtc.server.channel import RoomInfo
+    from discord_rtc.server.encryption import DaveMode
 
 ROOMS_PATH = "/rooms.json"
 
-_METHODS = ("GET", "HEAD")
+METHODS = ("GET", "HEAD")
 
 _INDEX = "index.html"
 _ASSETS = "/page/"
@@ -74,17 +75,22 @@ def page_files() -> Mapping[str, tuple[str, bytes]]:
     return MappingProxyType(files)
 
 
-def rooms_json(rooms: Iterable[RoomInfo], name_of: Callable[[int], str]) -> bytes:
+def rooms_json(
+    rooms: Iterable[RoomInfo], name_of: Callable[[int], str], dave: DaveMode = "off"
+) -> bytes:
     """Everybody in every room, for the page: what neither gateway tells its clients.
 
     Args:
         rooms: As `LocalServer.rooms` has them.
         name_of: What a user is called.
+        dave: What holds for end-to-end encryption.
     """
     described = [
         {
             "guild_id": None if room.guild_id is None else str(room.guild_id),
             "channel_id": str(room.channel_id),
+            "e2ee": room.e2ee,
+            "e2ee_reason": room.e2ee_reason,
             "users": [
                 {
                     "id": str(user_id),
@@ -96,7 +102,7 @@ def rooms_json(rooms: Iterable[RoomInfo], name_of: Callable[[int], str]) -> byte
         }
         for room in rooms
     ]
-    return json.dumps({"rooms": described}).encode()
+    return json.dumps({"dave": dave, "rooms": described}).encode()
 
 
 def answer(method: str, path: str, *, endpoint: str, rooms: Callable[[], bytes]) -> Answer:
@@ -116,16 +122,39 @@ def answer(method: str, path: str, *, endpoint: str, rooms: Callable[[], bytes])
         extra["Content-Security-Policy"] = _POLICY.format(endpoint=endpoint)
         extra["Referrer-Policy"] = "no-referrer"
     else:
-        return _refuse(HTTPStatus.NOT_FOUND, method, {})
-    if method not in _METHODS:
-        return _refuse(HTTPStatus.METHOD_NOT_ALLOWED, method, {"Allow": ", ".join(_METHODS)})
+        return refuse(HTTPStatus.NOT_FOUND, method)
+    if method not in METHODS:
+        return refuse(HTTPStatus.METHOD_NOT_ALLOWED, method)
     content_type, body = (_JSON, rooms()) if path == ROOMS_PATH else page_files()[path]
     return _make(HTTPStatus.OK, method, content_type, body, extra)
 
 
-def _refuse(status: HTTPStatus, method: str, extra: Mapping[str, str]) -> Answer:
-    message = {"message": f"{status.value}: {status.phrase}", "code": 0}
-    return _make(status, method, _JSON, json.dumps(message).encode(), extra)
+def answer_json(
+    data: object, method: str, status: HTTPStatus = HTTPStatus.OK, *, allow: bool = False
+) -> Answer:
+    """Answer with an object of Discord's.
+
+    Args:
+        data: What `json.dumps` takes.
+        method: As it was sent.
+        status: Of HTTP.
+        allow: Whether to say which methods there are.
+    """
+    extra = {"Allow": ", ".join(METHODS)} if allow else {}
+    return _make(status, method, _JSON, json.dumps(data).encode(), extra)
+
+
+def refuse(status: HTTPStatus, method: str, reason: tuple[int, str] | None = None) -> Answer:
+    """Answer with an error in the shape that Discord gives it.
+
+    Args:
+        status: Of HTTP.
+        method: As it was sent.
+        reason: Discord's JSON error code and its sentence; without, the status in words.
+    """
+    code, sentence = reason or (0, f"{status.value}: {status.phrase}")
+    error = {"message": sentence, "code": code}
+    return answer_json(error, method, status, allow=status is HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 def _make(

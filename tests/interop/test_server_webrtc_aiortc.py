@@ -63,7 +63,7 @@ def own_address() -> str:
 
 @pytest_asyncio.fixture
 async def lab() -> AsyncIterator[Lab]:
-    async with Lab(LocalServer(host=own_address())) as made:
+    async with Lab(LocalServer(host=own_address(), dave="off")) as made:
         yield made
 
 

@@ -52,8 +52,8 @@ class FakeLeg:
 
 
 class Call:
-    def __init__(self, **options: int) -> None:
-        self.room = Room(**options)
+    def __init__(self, max_video_bps: int = MAX_VIDEO_BPS) -> None:
+        self.room = Room(max_video_bps=max_video_bps)
         self._sequence = 0
 
     def add(self, base: int, media: LegMedia = DEFAULT_LEG_MEDIA, *, shows: bool = True) -> FakeLeg:

@@ -14,6 +14,7 @@ from discord_rtc.server.gateway import (
     GatewayServerSession,
     LoggedIn,
     LoggedOut,
+    MembersRequested,
     VoiceRequested,
 )
 from discord_rtc.server.world import VoiceRequest
@@ -167,11 +168,30 @@ def test_an_unknown_opcode_closes_with_4001(opcode: int) -> None:
     assert client.code == 4001
 
 
-@pytest.mark.parametrize("opcode", [3, 5, 8, 18, 20])
+@pytest.mark.parametrize("opcode", [3, 5, 18, 20])
 def test_what_voice_does_not_need_is_ignored(opcode: int) -> None:
     client = Client().logged_in()
     client.send(opcode, {})
     assert (client.code, client.opcodes(), client.events()) == (None, [], [])
+
+
+def test_a_request_for_members_is_read_in_every_shape_that_libraries_give_it() -> None:
+    client = Client().logged_in()
+    client.send(8, {"guild_id": 10, "presences": False, "limit": 5, "query": "a", "nonce": "n"})
+    client.send(8, {"guild_id": "10", "user_ids": ["1", 2]})
+    client.send(8, {"guild_id": "10", "user_ids": "1", "limit": 0, "query": ""})
+    assert client.events() == [
+        MembersRequested(10, "a", 5, (), "n"),
+        MembersRequested(10, "", 0, (1, 2), None),
+        MembersRequested(10, "", 0, (1,), None),
+    ]
+
+
+@pytest.mark.parametrize("data", [{}, {"guild_id": []}, {"guild_id": "1", "limit": -1}, None])
+def test_a_request_for_members_of_nothing_closes_with_4002(data: object) -> None:
+    client = Client().logged_in()
+    client.send(8, data)
+    assert client.code == 4002
 
 
 def test_json_in_binary_frames_is_taken() -> None:

@@ -6,8 +6,15 @@ from typing import cast
 
 import pytest
 
+from discord_rtc.protocol.messages import Identify
 from discord_rtc.server.gateway import GatewayConfig
-from discord_rtc.server.hub import GatewayHub, GatewayPeer, token_for, user_of_token
+from discord_rtc.server.hub import (
+    MOVE_NOTICE,
+    GatewayHub,
+    GatewayPeer,
+    token_for,
+    user_of_token,
+)
 from discord_rtc.server.world import Ticket, VoiceRequest, VoiceState, World
 
 ANN, BOB, EVE = 1, 2, 3
@@ -21,10 +28,12 @@ class VoiceLog:
 
     def __init__(self) -> None:
         self.ended: list[tuple[Ticket, int]] = []
+        self.notices: list[float] = []
         self.updated: list[VoiceState] = []
 
-    def end(self, ticket: Ticket, code: int, reason: str) -> bool:
+    def end(self, ticket: Ticket, code: int, reason: str, *, notice: float = 0.0) -> bool:
         assert reason
+        self.notices.append(notice)
         self.ended.append((ticket, code))
         return True
 
@@ -165,7 +174,21 @@ def test_a_guild_added_later_is_shown_to_everyone() -> None:
     assert ann.names() == ["GUILD_CREATE"]
     assert waiting.names() == []
     house.user(BOB).voice(LOUNGE)
-    assert ann.names() == ["CHANNEL_CREATE", "VOICE_STATE_UPDATE"]
+    assert ann.names() == ["GUILD_MEMBER_ADD", "CHANNEL_CREATE", "VOICE_STATE_UPDATE"]
+
+
+def test_a_new_member_is_told_to_the_others_once() -> None:
+    house = House()
+    house.hub.add_guild(GUILD, "guild", {})
+    ann = house.user(ANN)
+    bob = house.connect()
+    bob.send(2, {"token": token_for(BOB), "properties": {"name": "Bob"}})
+    house.user(BOB)
+    assert bob.names() == ["READY", "GUILD_CREATE"]
+    ((name, member),) = ann.received()
+    assert name == "GUILD_MEMBER_ADD"
+    assert member["guild_id"] == str(GUILD)
+    assert cast("Json", member["user"])["username"] == "Bob"
 
 
 def test_joining_gets_the_guild_then_the_state_then_the_server() -> None:
@@ -184,6 +207,21 @@ def test_the_server_update_can_come_first() -> None:
     ann = House(server_update_first=True).user(ANN)
     ann.voice(LOUNGE)
     assert ann.names() == ["GUILD_CREATE", "VOICE_SERVER_UPDATE", "VOICE_STATE_UPDATE"]
+
+
+def test_the_ticket_of_a_lost_websocket_is_announced_again_and_first() -> None:
+    house = House()
+    ann = house.user(ANN)
+    ann.voice(LOUNGE)
+    ann.received()
+    ticket = house.world.ticket_of(GUILD, ANN)
+    assert ticket is not None
+    house.world.claim(Identify(ticket.server_id, ANN, ticket.session_id, ticket.token))
+    house.world.detach(ticket)
+    ann.voice(LOUNGE)
+    (name, server), (other, _) = ann.received()
+    assert (name, other) == ("VOICE_SERVER_UPDATE", "VOICE_STATE_UPDATE")
+    assert server["token"] == ticket.token
 
 
 def test_members_see_who_joins_but_not_the_server_update() -> None:
@@ -215,6 +253,7 @@ def test_a_move_ends_the_old_voice_session() -> None:
     old = house.world.ticket_of(GUILD, ANN)
     ann.voice(OFFICE)
     assert house.voice.ended == [(old, 4014)]
+    assert house.voice.notices == [MOVE_NOTICE]
 
 
 def test_mute_is_shown_and_keeps_the_voice_session() -> None:
@@ -298,4 +337,42 @@ def test_a_change_without_a_client_is_told_to_the_others() -> None:
     ann.voice(LOUNGE)
     ann.received()
     house.hub.apply(house.world.update_voice(BOB, "nobody", VoiceRequest(GUILD, LOUNGE)))
-    assert ann.names() == ["VOICE_STATE_UPDATE"]
+    assert ann.names() == ["GUILD_MEMBER_ADD", "VOICE_STATE_UPDATE"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "missing"),
+    [
+        ({}, ["1", "2", "3"], []),
+        ({"query": "", "limit": 0}, ["1", "2", "3"], []),
+        ({"query": "B", "limit": 5}, ["2"], []),
+        ({"query": "", "limit": 2}, ["1", "2"], []),
+        ({"user_ids": ["3", "9"]}, ["3"], ["9"]),
+    ],
+)
+def test_members_are_told_to_who_asks(asked: Json, found: list[str], missing: list[str]) -> None:
+    house = House()
+    house.hub.add_guild(GUILD, "guild", {LOUNGE: "lounge"})
+    clients = [house.user(user_id) for user_id in (ANN, BOB, EVE)]
+    house.hub.set_name(BOB, "bob")
+    for client in clients:
+        client.received()
+    clients[0].send(8, asked | {"guild_id": str(GUILD), "nonce": "n"})
+    ((name, chunk),) = clients[0].received()
+    assert name == "GUILD_MEMBERS_CHUNK"
+    assert (chunk["guild_id"], chunk["nonce"]) == ("10", "n")
+    assert (chunk["chunk_index"], chunk["chunk_count"]) == (0, 1)
+    members = cast("list[dict[str, Json]]", chunk["members"])
+    assert [member["user"]["id"] for member in members] == found
+    assert chunk["not_found"] == missing
+    assert clients[1].received() == []
+
+
+def test_members_of_a_guild_that_one_does_not_see_are_not_told() -> None:
+    house = House()
+    house.user(ANN).voice(LOUNGE)
+    bob = house.user(BOB)
+    bob.send(8, {"guild_id": str(GUILD)})
+    bob.send(8, {"guild_id": "999"})
+    assert bob.received() == []
+    assert house.counters["gateway.unknown-guild"] == 2

@@ -3,7 +3,9 @@ from __future__ import annotations
 from typing import cast
 
 from discord_rtc.server.objects import (
+    application_object,
     channel_object,
+    current_user_object,
     guild_object,
     member_object,
     user_object,
@@ -17,6 +19,25 @@ def test_ids_are_strings() -> None:
     assert cast("dict[str, object]", member_object(1, "ann")["user"])["id"] == "1"
     channel = channel_object(10, 20, "lounge")
     assert (channel["id"], channel["guild_id"]) == ("20", "10")
+
+
+def test_stages_have_a_type_of_their_own() -> None:
+    assert channel_object(10, 20, "lounge")["type"] == 2
+    assert channel_object(10, 20, "stage", stage=True)["type"] == 13
+    guild = Guild(10, "guild", channels={20: "lounge", 21: "stage"}, stages={21, 99})
+    channels = cast("list[dict[str, object]]", guild_object(guild, {}, [])["channels"])
+    assert [channel["type"] for channel in channels] == [2, 13]
+
+
+def test_a_user_learns_more_of_itself_than_others_do() -> None:
+    own, public = current_user_object(1, "ann"), user_object(1, "ann")
+    assert own.items() > public.items()
+    assert own["verified"] is True
+
+
+def test_an_application_belongs_to_its_bot() -> None:
+    data = application_object(1, "ann")
+    assert (data["id"], data["owner"], data["team"]) == ("1", user_object(1, "ann"), None)
 
 
 def test_a_voice_state_in_a_guild_names_guild_and_member() -> None:

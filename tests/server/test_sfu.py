@@ -13,7 +13,7 @@ from discord_rtc.rtp.extensions import NATIVE_EXTENSION_IDS, SPEAKER, build_elem
 from discord_rtc.rtp.history import wrap_rtx
 from discord_rtc.rtp.loss import REORDER_SECONDS
 from discord_rtc.rtp.packet import RtpPacket, parse_rtp
-from discord_rtc.rtp.rtcp import PictureLoss, RtcpPacket, parse_rtcp
+from discord_rtc.rtp.rtcp import Nack, PictureLoss, RtcpPacket, parse_rtcp
 from discord_rtc.server.feedback import VIDEO_REPORT_INTERVAL
 from discord_rtc.server.sfu import (
     DEFAULT_LEG_MEDIA,
@@ -51,8 +51,8 @@ class FakeLeg:
 class Call:
     """Alice, who has announced audio and video, and whom a test adds."""
 
-    def __init__(self) -> None:
-        self.room = Room()
+    def __init__(self, tap: Callable[[int, bytes], None] | None = None) -> None:
+        self.room = Room(tap=tap)
         self.alice = self.add(ALICE)
         self.room.announce(ALICE, (ALICE, ALICE + 1), 0.0)
 
@@ -146,6 +146,84 @@ def test_who_was_deaf_for_half_a_turn_of_the_numbers_hears_again_over_srtp(call:
     call.room.set_deaf(BOB, deaf=False)
     call.send(audio(40_002))
     assert heard() == [40_002]
+
+
+def test_nothing_is_sent_to_whom_everything_is_withheld_from(call: Call) -> None:
+    bob, carol = call.add(BOB), call.add(CAROL)
+    call.room.announce(BOB, (BOB,), 0.0)
+    call.send(audio(1))  # what was worked out before does not hold any more
+    call.room.set_withheld(BOB, 1.0, withheld=True)
+    bob.rtp.clear()
+    carol.rtp.clear()
+
+    call.send(audio(2))
+    call.send(video(1))
+    call.send(audio(1, BOB), BOB)
+
+    assert bob.rtp == []
+    assert [parse_rtp(packet).ssrc for packet in carol.rtp] == [ALICE, ALICE + 1, BOB]
+    assert [parse_rtp(packet) for packet in call.alice.rtp] == [audio(1, BOB)]
+
+
+def test_what_was_withheld_begins_with_keyframes(call: Call) -> None:
+    bob = call.add(BOB)
+    call.room.set_withheld(BOB, 1.0, withheld=True)
+    call.alice.rtcp.clear()
+
+    call.room.set_withheld(BOB, 3.0, withheld=False)
+    call.send(video(1))
+
+    assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
+    assert [parse_rtp(packet) for packet in bob.rtp] == [video(1)]
+
+
+def test_packets_that_are_withheld_cannot_be_asked_for(call: Call) -> None:
+    bob = call.add(BOB)
+    call.room.set_withheld(BOB, 0.0, withheld=True)
+    call.send(video(1))
+    call.send(video(2))
+
+    call.room.receive_rtcp(BOB, Nack(BOB, ALICE + 1, (1,)).to_bytes(), 0.1)
+
+    assert bob.rtp == []
+
+
+def test_who_is_silenced_gets_everything_and_is_heard_by_nobody(call: Call) -> None:
+    bob = call.add(BOB)
+    call.room.announce(BOB, (BOB,), 0.0)
+    call.send(audio(1))  # what was worked out before does not hold any more
+    call.room.set_silenced(ALICE, 1.0, silenced=True)
+    bob.rtp.clear()
+    call.send(audio(2))
+    call.send(video(1))
+    call.send(audio(1, BOB), BOB)
+    assert bob.rtp == []
+    assert [parse_rtp(packet) for packet in call.alice.rtp] == [audio(1, BOB)]
+    call.alice.rtcp.clear()
+
+    call.room.set_silenced(ALICE, 3.0, silenced=False)
+    call.send(video(2))
+    assert call.alice.rtcp == [PictureLoss(SERVER_SSRC, ALICE + 1)]
+    assert [parse_rtp(packet) for packet in bob.rtp] == [video(2)]
+
+
+def test_the_tap_sees_each_packet_once_and_as_it_was_sent() -> None:
+    seen: list[tuple[int, RtpPacket]] = []
+    call = Call(tap=lambda leg_id, packet: seen.append((leg_id, parse_rtp(packet))))
+    call.send(audio(1))  # nobody is there to get it
+    call.add(BOB, KOE)
+    call.add(CAROL)
+    call.send(video(1))
+    call.send(video(1))
+    call.send(video(3))
+    call.send(retransmission(9, video(2)))
+    call.send(audio(5, BOB), BOB)  # not announced
+    call.send(audio(6, BOB))  # not hers
+
+    assert seen == [(ALICE, audio(1))] + [(ALICE, video(number)) for number in (1, 3, 2)]
+
+    call.room.announce(BOB, (BOB,), 0.1)
+    assert seen[4:] == [(BOB, audio(5, BOB))]
 
 
 def test_receivers_with_equal_numbers_share_one_renumbering(call: Call) -> None:

@@ -106,20 +106,37 @@ def test_rooms_tell_who_is_there_and_how() -> None:
     names = {1: "Ann", 2: "Bob \N{SNOWMAN}"}
     rooms = [
         RoomInfo(10, 20, (1, 2), (2,), MappingProxyType({1: "udp", 2: "webrtc"})),
-        RoomInfo(None, 30, (), (), MappingProxyType({})),
+        RoomInfo(None, 30, (), (), e2ee="off", e2ee_reason="a browser is in the room"),
+        RoomInfo(None, 31, (), (), e2ee="active", e2ee_epoch=3, e2ee_members=frozenset({5})),
     ]
-    assert json.loads(rooms_json(rooms, names.__getitem__)) == {
+    assert json.loads(rooms_json(rooms, names.__getitem__, "optional")) == {
+        "dave": "optional",
         "rooms": [
             {
                 "guild_id": "10",
                 "channel_id": "20",
+                "e2ee": "off",
+                "e2ee_reason": None,
                 "users": [
                     {"id": "1", "name": "Ann", "transport": "udp"},
                     {"id": "2", "name": "Bob \N{SNOWMAN}", "transport": "webrtc"},
                 ],
             },
-            {"guild_id": None, "channel_id": "30", "users": []},
-        ]
+            {
+                "guild_id": None,
+                "channel_id": "30",
+                "e2ee": "off",
+                "e2ee_reason": "a browser is in the room",
+                "users": [],
+            },
+            {
+                "guild_id": None,
+                "channel_id": "31",
+                "e2ee": "active",
+                "e2ee_reason": None,
+                "users": [],
+            },
+        ],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from tests.server.conftest import JoinWebRtc, WebRtcClient, WebRtcUser
+
+PlainServer = partial(LocalServer, dave="off")
+"""The raw clients here do not encrypt."""
 
 pytestmark = pytest.mark.asyncio
 
@@ -73,7 +77,7 @@ class Call:
 
 @asynccontextmanager
 async def a_call(join: JoinWebRtc) -> AsyncIterator[Call]:
-    async with LocalServer() as server, join(server, ANN) as ann, join(server, BOB) as bob:
+    async with PlainServer() as server, join(server, ANN) as ann, join(server, BOB) as bob:
         for user in (ann, bob):
             await user.select()
             await user.connect()

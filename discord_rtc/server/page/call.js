@@ -18,8 +18,8 @@ const VOICE_CLOSE = {
   4012: "The server does not speak this page's version of the voice protocol.",
   4016: "The server and this page have no encryption in common.",
   4017:
-    "This server takes only end-to-end encrypted calls (DAVE), which this page cannot make. " +
-    "Serve with encryption off or optional to look at a call here.",
+    "This server requires end-to-end encryption (DAVE), which this page does not have. " +
+    "Start it with --dave optional to join from here.",
   4021: "The server closed the call because this page sent too much at once.",
 };
 

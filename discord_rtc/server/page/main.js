@@ -26,6 +26,7 @@ const SOURCES = ["microphone", "camera", "pattern", "tone"];
 const LISTEN_EVERY = 150; // ms
 const MEASURE_EVERY = 1000; // ms
 const ROOMS_EVERY = 3000; // ms
+const SETTLES_IN = 300; // ms; the others stop to encrypt within seconds of our coming
 
 const asked = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
@@ -42,6 +43,7 @@ let outgoing = null;
 let ownTile = null;
 let status = { state: "idle" };
 let timers = [];
+let lookingAgain = null;
 let linkMeter = new LinkMeter();
 let figures = { link: null, own: null };
 
@@ -131,7 +133,6 @@ function join() {
   timers = [
     setInterval(listen, LISTEN_EVERY),
     setInterval(measure, MEASURE_EVERY),
-    setInterval(lookAround, ROOMS_EVERY),
   ];
   for (const source of wanted) outgoing.toggle(source);
 }
@@ -145,7 +146,9 @@ function leave(text) {
   linkMeter = new LinkMeter();
   figures = { link: null, own: null };
   element("link").textContent = "";
+  element("e2ee").hidden = true;
   document.body.classList.remove("inside");
+  lookAround();
   if (text) notify(text, { label: "Join again", run: join });
   element("card").elements.name.focus({ preventScroll: true });
 }
@@ -165,6 +168,7 @@ function showStatus(detail) {
   } else if (detail.state === "waiting") {
     outgoing.attach(null);
     element("link").textContent = "";
+    element("e2ee").hidden = true;
     const text = `${detail.text} Trying again in ${detail.seconds} s.`;
     notify(text, { label: "Rejoin now", run: () => call.join() }, "connection");
   } else if (detail.state === "ended") {
@@ -230,16 +234,34 @@ async function measure() {
     `${rtt}↑ ${formatBitrate(link.up)} · ↓ ${formatBitrate(link.down)} · ${formatLoss(worst)}`;
 }
 
-/** Names and transports of everybody, which no gateway tells. */
+/** The room that we are in, or that the card is about. */
+function wantedRoom() {
+  if (document.body.classList.contains("inside")) return call.room;
+  const { guild, channel } = element("card").elements;
+  return { guildId: guild.value.trim() || null, channelId: channel.value.trim() };
+}
+
+/** What no gateway tells: names and transports of everybody, and whether a room is encrypted. */
 async function lookAround() {
+  clearTimeout(lookingAgain);
+  let found;
   try {
-    const { rooms } = await (await fetch("/rooms.json")).json();
-    const { guildId, channelId } = call.room;
-    const here = rooms.find((room) => room.guild_id === guildId && room.channel_id === channelId);
-    for (const { id, name, transport } of here?.users ?? []) people.learn(id, { name, transport });
+    found = await (await fetch("/rooms.json")).json();
   } catch {
-    // The server is away; the websockets say so with more effect.
+    return; // The server is away; the websockets say so with more effect.
   }
+  const { guildId, channelId } = wantedRoom();
+  const here = found.rooms.find(
+    (room) => room.guild_id === guildId && room.channel_id === channelId,
+  );
+  const encrypted = (here?.e2ee ?? "off") !== "off";
+  // Where encryption is required nobody joins from here, and nothing is switched off.
+  element("warning").hidden = !encrypted || found.dave !== "optional";
+  if (!document.body.classList.contains("inside") || status.state !== "live") return;
+  for (const { id, name, transport } of here?.users ?? []) people.learn(id, { name, transport });
+  element("e2ee").textContent = here?.e2ee_reason ? `encryption off: ${here.e2ee_reason}` : "";
+  element("e2ee").hidden = !here?.e2ee_reason;
+  if (encrypted) lookingAgain = setTimeout(lookAround, SETTLES_IN);
 }
 
 /* Wiring */
@@ -248,6 +270,9 @@ element("card").addEventListener("submit", (event) => {
   event.preventDefault();
   join();
 });
+for (const name of ["guild", "channel"]) {
+  element("card").elements[name].addEventListener("input", lookAround);
+}
 for (const button of buttons) {
   button.addEventListener("click", () => outgoing.toggle(button.dataset.send));
 }
@@ -271,6 +296,8 @@ window.page = {
 };
 
 fillCard();
+lookAround();
+setInterval(() => document.hidden || lookAround(), ROOMS_EVERY);
 if (typeof RTCPeerConnection === "undefined") {
   notify("This browser has no WebRTC, or it is switched off.");
   element("card").querySelector("button").disabled = true;
