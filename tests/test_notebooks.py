@@ -12,7 +12,11 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
 def test_the_notebooks_are_there() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["01_hello.ipynb", "02_udp_and_webrtc.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == [
+        "01_hello.ipynb",
+        "02_udp_and_webrtc.ipynb",
+        "07_encryption.ipynb",
+    ]
 
 
 # The Jupyter packages, not ours, warn about their own event loop and datetime habits.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,11 +13,10 @@ from discord_rtc.cli.shell import EXIT_FAILED, EXIT_INTERRUPTED, Interrupted, re
 from discord_rtc.errors import RtcError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from discord_rtc.cli.dave_cost import FrameCost, GroupCost
     from discord_rtc.cli.join_cost import JoinCost
-
-BENCHMARKS = ("join",)
 
 DEFAULT_RTT_MS = 100.0
 """A voice server on another continent."""
@@ -31,7 +31,9 @@ _NOISE = 0.25
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME...]", help="What to measure: join. By default everything."),
+        typer.Argument(
+            metavar="[NAME...]", help="What to measure: join, dave. By default everything."
+        ),
     ] = None,
     rtt: Annotated[
         float, typer.Option(metavar="MS", help="Round trip of the simulated network, in ms.")
@@ -40,29 +42,51 @@ def bench(
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON, too.")
     ] = None,
 ) -> None:
-    """Measure what joining a call costs, step by step, beside the least that is possible.
+    """Measure what things cost here: joining, beside the least that is possible; encryption.
 
     Exit codes: 0 well, 1 a measurement failed, 2 usage, 130 Ctrl-C.
     """
-    unknown = [name for name in names or () if name not in BENCHMARKS]
+    wanted = list(dict.fromkeys(names or BENCHMARKS))
+    unknown = [name for name in wanted if name not in BENCHMARKS]
     if unknown:
         refuse(f"there is no benchmark {unknown[0]!r}, only: {', '.join(BENCHMARKS)}")
     if not 1 <= rtt <= 2000:
         refuse(f"--rtt is 1 to 2000 milliseconds, not {rtt:g}")
+    figures: dict[str, object] = {}
     try:
-        costs = run(_measure(rtt / 1000))
+        for name in wanted:
+            figures[name] = BENCHMARKS[name](rtt / 1000)
     except Interrupted:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except RtcError as error:
         refuse(str(error), EXIT_FAILED)
-    for near, far in costs:
-        print(table(near, far))
     if json_file is not None:
-        figures = {"join": {far.transport: figures_of(near, far) for near, far in costs}}
         try:
             json_file.write_text(json.dumps(figures, indent=2), encoding="utf-8")
         except OSError as error:
             refuse(f"{json_file} cannot be written: {error.strerror}")
+
+
+def _bench_join(rtt: float) -> object:
+    costs = run(_measure(rtt))
+    for near, far in costs:
+        print(table(near, far))
+    return {far.transport: figures_of(near, far) for near, far in costs}
+
+
+def _bench_dave(_rtt: float) -> object:
+    # As below: nothing that --help has to wait for.
+    from discord_rtc.cli.dave_cost import measure_frames, measure_groups  # noqa: PLC0415
+
+    frames, groups = measure_frames(), measure_groups()
+    print(dave_table(frames, groups))
+    return dave_figures(frames, groups)
+
+
+BENCHMARKS: Mapping[str, Callable[[float], object]] = MappingProxyType(
+    {"join": _bench_join, "dave": _bench_dave}
+)
+"""By name: each takes the round trip in seconds, prints, and returns its figures for JSON."""
 
 
 async def _measure(rtt: float) -> list[tuple[JoinCost, JoinCost]]:
@@ -132,5 +156,60 @@ def figures_of(near: JoinCost, far: JoinCost) -> Mapping[str, object]:
                 "spent_on": step.why,
             }
             for step, local in zip(far.steps, near.steps, strict=True)
+        ],
+    }
+
+
+def dave_table(frames: Sequence[FrameCost], groups: Sequence[GroupCost]) -> str:
+    """The cost of end-to-end encryption for people."""
+    lines = [
+        "end-to-end encryption (DAVE) of one frame, microseconds; bare is AES-GCM over its bytes",
+        f"{'frame':16}{'library':10}{'encrypt':>9}{'decrypt':>9}{'bare':>8}{'x bare':>8}"
+        f"{'packets':>9}{'encode':>9}   part of sending; with encoding",
+    ]
+    for cost in frames:
+        name = f"{cost.frame}, {cost.size} B"
+        lines.append(
+            f"{name:16}{cost.library:10}{cost.encrypt * 1e6:9.2f}{cost.decrypt * 1e6:9.2f}"
+            f"{cost.bare * 1e6:8.2f}{cost.encrypt / cost.bare:8.1f}{cost.packets * 1e6:9.1f}"
+            f"{cost.encode * 1e6:9.0f}   {cost.share_of_sending:.1%}; {cost.share_of_all:.2%}"
+        )
+    lines += ["", "making a group, milliseconds of one member"]
+    lines.append(f"{'members':>8}  {'library':10}{'commit':>9}{'welcome':>9}")
+    lines += [
+        f"{cost.members:8}  {cost.library:10}{cost.commit * 1e3:9.1f}{cost.welcome * 1e3:9.1f}"
+        for cost in groups
+    ]
+    return "\n".join([*lines, ""])
+
+
+def dave_figures(
+    frames: Sequence[FrameCost], groups: Sequence[GroupCost]
+) -> Mapping[str, Sequence[Mapping[str, object]]]:
+    """The same for programs; times in microseconds and milliseconds."""
+    return {
+        "frames": [
+            {
+                "frame": cost.frame,
+                "bytes": cost.size,
+                "library": cost.library,
+                "encrypt_us": cost.encrypt * 1e6,
+                "decrypt_us": cost.decrypt * 1e6,
+                "bare_aes_gcm_us": cost.bare * 1e6,
+                "packets_us": cost.packets * 1e6,
+                "encode_us": cost.encode * 1e6,
+                "share_of_sending": cost.share_of_sending,
+                "share_with_encoding": cost.share_of_all,
+            }
+            for cost in frames
+        ],
+        "groups": [
+            {
+                "library": cost.library,
+                "members": cost.members,
+                "commit_ms": cost.commit * 1e3,
+                "welcome_ms": cost.welcome * 1e3,
+            }
+            for cost in groups
         ],
     }

@@ -21,9 +21,11 @@ from discord_rtc.errors import RtcError, SignalingTimeout
 from discord_rtc.frames import Codec, MediaKind
 from discord_rtc.lab import Lab
 from discord_rtc.media.sinks import Recorder
+from discord_rtc.server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from discord_rtc.cli.plan import CallPlan
     from discord_rtc.connection.events import Subscription
@@ -36,6 +38,9 @@ READER_LIMITS = {MediaKind.VIDEO: 30, MediaKind.AUDIO: 50}
 
 COMPARE_BOUND = 24
 """Pictures that may wait to be compared, about a second; further ones are not compared."""
+
+ENCRYPTION_SECONDS = 10.0
+"""How long making the encrypted group may take: milliseconds, but the machine may be busy."""
 
 SETTLE_SECONDS = 1.0
 """How long the receiver waits for what is on its way when the sender has finished."""
@@ -57,19 +62,30 @@ class _Stock:
     payload_octets: int = 0
 
 
+def _plain_server(dave: Literal["required", "off"]) -> LocalServer:
+    return LocalServer(dave=dave)
+
+
 class DemoCall:
     """One run of the demo.
 
     Args:
         plan: What to do.
+        make_server: Makes the local server of the call from what `CallPlan.dave` says.
 
     Attributes:
         comparisons: One for each kind of media that is sent, video first.
         over: Whether sending has ended.
     """
 
-    def __init__(self, plan: CallPlan) -> None:
+    def __init__(
+        self,
+        plan: CallPlan,
+        *,
+        make_server: Callable[[Literal["required", "off"]], LocalServer] = _plain_server,
+    ) -> None:
         self.over = False
+        self._make_server = make_server
         self._plan = plan
         self._clock = time.monotonic
         tracks = [track for track in (plan.sources.video, plan.sources.audio) if track is not None]
@@ -114,7 +130,7 @@ class DemoCall:
             RtcError: The call could not be made or broke, or the recording failed.
         """
         async with AsyncExitStack() as stack:
-            lab = await stack.enter_async_context(Lab())
+            lab = await stack.enter_async_context(Lab(self._make_server(self._plan.dave)))
             self._sender, receiver, user = await self._join(lab)
             tracks = {item.kind: user.track(item.kind) for item in self.comparisons}
             recorded = [track for kind, track in tracks.items() if kind in self._plan.recorded]
@@ -132,18 +148,15 @@ class DemoCall:
 
     async def _join(self, lab: Lab) -> tuple[VoiceConnection, VoiceConnection, RemoteUser]:
         plan = self._plan
-        codecs = (Codec.OPUS, plan.codec)
-        sender = await lab.user(
-            "sender", options=ConnectionOptions(transport=plan.transport, codecs=codecs)
-        )
-        receiver = await lab.user(
-            "receiver",
-            options=ConnectionOptions(transport=plan.receiver_transport, codecs=codecs),
-        )
+        options = partial(ConnectionOptions, codecs=(Codec.OPUS, plan.codec), dave=plan.dave)
+        sender = await lab.user("sender", options=options(transport=plan.transport))
+        receiver = await lab.user("receiver", options=options(transport=plan.receiver_transport))
         try:
             user = await receiver.user(sender.id, timeout=5)
         except TimeoutError:
             raise SignalingTimeout("the receiver was not told of the sender") from None
+        for connection in (sender, receiver):
+            await connection.secured(timeout=ENCRYPTION_SECONDS)
         if plan.loss:
             lab.faults.loss(plan.loss, seed=plan.seed)
         return sender, receiver, user

@@ -42,8 +42,8 @@ class DemoTransport(StrEnum):
 class DemoDave(StrEnum):
     """Choices of ``--dave``."""
 
-    OFF = "off"
     REQUIRED = "required"
+    OFF = "off"
 
 
 class DemoCodec(StrEnum):
@@ -69,9 +69,8 @@ def demo(
         DemoTransport, typer.Option(help="Transport of the receiver.")
     ] = DemoTransport.AUTO,
     dave: Annotated[
-        DemoDave,
-        typer.Option(help="End-to-end encryption (DAVE); required is not built yet."),
-    ] = DemoDave.OFF,
+        DemoDave, typer.Option(help="End-to-end encryption (DAVE) of the call.")
+    ] = DemoDave.REQUIRED,
     codec: Annotated[
         DemoCodec, typer.Option(case_sensitive=False, metavar="<H264|VP8>", help="Video codec.")
     ] = DemoCodec.H264,
@@ -113,7 +112,8 @@ def demo(
 
     Exit codes: 0 well, 1 media did not come through, 2 usage or input, 130 Ctrl-C.
     """
-    _refuse_unbuilt(dave, golive=golive)
+    if golive:
+        not_built("--golive")
     _check_numbers(loss, seconds)
     _check_files(media, out, json_file)
     # PyAV, aiortc and numpy take half a second to import: nothing that --help or a wrong
@@ -131,6 +131,7 @@ def demo(
                         transport=transport.value,
                         receiver_transport=to.value,
                         codec=Codec(codec.value),
+                        dave=dave.value,
                         loss=loss,
                         seed=seed,
                         seconds=seconds or (PATTERN_SECONDS if media is None else None),
@@ -145,13 +146,6 @@ def demo(
         _publish_report(call, json_file)
         if code:
             refuse(sentence, code)
-
-
-def _refuse_unbuilt(dave: DemoDave, *, golive: bool) -> None:
-    if dave is DemoDave.REQUIRED:
-        not_built("--dave required")
-    if golive:
-        not_built("--golive")
 
 
 def _check_numbers(loss: float, seconds: float | None) -> None:

@@ -12,6 +12,7 @@ from discord_rtc.media.sources import open_media
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Literal
 
     from discord_rtc.frames import Codec, MediaKind
     from discord_rtc.media.track import MediaTrack
@@ -62,6 +63,7 @@ class CallPlan:
         transport: The sender's.
         receiver_transport: The receiver's.
         codec: Video codec to negotiate.
+        dave: End-to-end encryption of the call.
         loss: Probability of loss on each way between a user and the server.
         seed: Of the loss.
         seconds: How long to send; None until the source ends.
@@ -73,6 +75,7 @@ class CallPlan:
     transport: TransportName
     receiver_transport: TransportName
     codec: Codec
+    dave: Literal["required", "off"]
     loss: float
     seed: int
     seconds: float | None

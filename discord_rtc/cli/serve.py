@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discord_rtc.cli.shell import EXIT_INTERRUPTED, Interrupted, not_built, refuse, run
+from discord_rtc.cli.shell import EXIT_INTERRUPTED, Interrupted, refuse, run
 from discord_rtc.errors import RtcError
 
 if TYPE_CHECKING:
     from discord_rtc.server import LocalServer
+    from discord_rtc.server.channel import RoomInfo
 
 WELCOME = """\
 Page     {page}  (a browser joins the call here)
@@ -21,8 +22,8 @@ Gateway  {url}
 Voice    {voice}, media on UDP port {udp_port}
 Tokens   user-1 is user 1, user-2 is user 2 and so on: nobody needs to sign up
 Guilds   every guild and channel exists as soon as somebody joins it
-E2EE     off
-
+E2EE     {e2ee}
+{tls}
 A client that sends a tone for ten seconds:
 
     import asyncio
@@ -41,6 +42,22 @@ A client that sends a tone for ten seconds:
 
 Ctrl-C ends the server."""
 
+TLS = """\
+REST     {api_url}
+TLS      {tls_gateway_url}  (gateway for bots of other libraries)
+Trust    {ca_file}  (as SSL_CERT_FILE)
+Bots     see guild {guild_id} with voice channel {channel_id}
+"""
+
+GUILD_ID, CHANNEL_ID = 10, 20
+"""What bots see: their libraries join only what the login showed them."""
+
+_E2EE = {
+    "required": "required (a browser, which has none, is refused)",
+    "optional": "optional (off in rooms with a browser, which has none)",
+    "off": "off",
+}
+
 
 class ServeDave(StrEnum):
     """Choices of ``--dave``."""
@@ -58,22 +75,42 @@ def serve(
         int, typer.Option(metavar="N", help="TCP and UDP port; 0 takes a free one.")
     ] = 8585,
     dave: Annotated[
-        ServeDave, typer.Option(help="End-to-end encryption (DAVE); only off is built yet.")
-    ] = ServeDave.OFF,
+        ServeDave,
+        typer.Option(
+            help="End-to-end encryption (DAVE): required refuses who has none, optional switches "
+            "it off in rooms with one of them, which browsers are."
+        ),
+    ] = ServeDave.OPTIONAL,
+    tls: Annotated[
+        bool,
+        typer.Option(
+            "--tls",
+            help="Serve bots of other libraries, too: REST and gateway over TLS on the next port, "
+            "with a certificate made for this run.",
+        ),
+    ] = False,
 ) -> None:
     """Run the local voice server until Ctrl-C and print what a client needs.
 
     Exit codes: 2 usage or a busy port, 130 Ctrl-C.
     """
-    if dave is not ServeDave.OFF:
-        not_built(f"--dave {dave}")
     if not 0 <= port <= 65535:
         refuse(f"--port is 0 to 65535, not {port}")
+    if tls and port == 65535:
+        refuse("--tls needs the port after --port, and there is none after 65535")
     # It takes a quarter of a second to import, which --help need not wait for.
     from discord_rtc.server import LocalServer  # noqa: PLC0415 - see above
 
     try:
-        run(_serve(LocalServer(host=host, port=port)))
+        server = LocalServer(
+            host=host,
+            port=port,
+            dave=dave,
+            tls=tls,
+            tls_port=port and port + 1,
+            on_encryption=_tell,
+        )
+        run(_serve(server, tls=tls))
     except Interrupted:
         if sys.stdout.isatty():
             print()  # below the ^C of the terminal
@@ -82,14 +119,35 @@ def serve(
         refuse(str(error))
 
 
-async def _serve(server: LocalServer) -> None:
+def _tell(room: RoomInfo) -> None:
+    if room.e2ee == "off":
+        print(f"encryption off in room {room.channel_id}: {room.e2ee_reason}", flush=True)
+    else:
+        print(f"encryption on in room {room.channel_id}", flush=True)
+
+
+async def _serve(server: LocalServer, *, tls: bool) -> None:
     async with server:
+        if tls:
+            server.add_guild(GUILD_ID, {CHANNEL_ID: "lounge"})
         welcome = WELCOME.format(
             page=server.page_url,
             url=server.gateway_url,
             voice=server.voice_endpoint,
             udp_port=server.media_address[1],
             token=server.token_for(1),
+            e2ee=_E2EE[server.dave],
+            tls=_tls_lines(server) if tls else "",
         )
         print(welcome, flush=True)
         await asyncio.Event().wait()
+
+
+def _tls_lines(server: LocalServer) -> str:
+    return TLS.format(
+        api_url=server.api_url,
+        tls_gateway_url=server.tls_gateway_url,
+        ca_file=server.ca_file,
+        guild_id=GUILD_ID,
+        channel_id=CHANNEL_ID,
+    )

@@ -48,9 +48,10 @@ def test_no_arguments_show_the_help(shell: Shell) -> None:
             "demo",
             "--media --transport --to --dave --codec --golive --loss --seed --seconds --out --json",
         ),
-        ("serve", "--host --port --dave"),
+        ("serve", "--host --port --dave --tls"),
+        ("bench", "--rtt --json"),
     ],
-    ids=["demo", "serve"],
+    ids=["demo", "serve", "bench"],
 )
 def test_the_help_of_a_command(command: str, options: str, shell: Shell) -> None:
     ended = shell.run(command, "--help")

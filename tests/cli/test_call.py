@@ -59,6 +59,7 @@ def plan(path: Path, sources: Sources) -> CallPlan:
         transport="auto",
         receiver_transport="udp",
         codec=Codec.H264,
+        dave="required",
         loss=0,
         seed=0,
         seconds=0.5,
@@ -90,7 +91,7 @@ def test_all_that_is_sent_until_time_is_up_arrives(pattern: CallPlan) -> None:
     run(call)
     report = call.report()
     assert report.finished
-    assert (report.transport, report.receiver_transport, report.dave) == ("webrtc", "udp", "off")
+    assert (report.transport, report.receiver_transport, report.dave) == ("webrtc", "udp", "active")
     assert report.video_codec == "H264"
     assert report.video_frames_received == report.video_frames_sent >= 14
     assert report.audio_frames_received == report.audio_frames_sent >= 23
@@ -177,7 +178,8 @@ def test_a_connection_that_breaks_is_told_and_nothing_counted_twice(
         async def user(self, name: str, *args: Any, **options: Any) -> VoiceConnection:
             joined = await super().user(name, *args, **options)
             if name == "receiver":
-                throw_out = partial(self.server.close_voice, self.user_id("sender"), GUILD_ID)
+                sender = self.user_id("sender")
+                throw_out = partial(self.server.close_voice, sender, GUILD_ID, 4006)
                 asyncio.get_running_loop().call_later(0.5, throw_out)
             return joined
 

@@ -7,6 +7,7 @@ import base64
 import os
 import shutil
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ import pytest
 
 from discord_rtc import Codec, ConnectionOptions, MediaKind, TestPattern, TestTone
 from discord_rtc.media.stamps import Stamp, read_video_stamp
+from discord_rtc.server import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
     from discord_rtc import VoiceConnection
     from discord_rtc.lab import Lab
+
+OpenServer = partial(LocalServer, dave="optional")
+"""One whose rooms take browsers, as `discord-rtc serve` does: their page does not encrypt."""
 
 EVE, FAY = 7, 8  # users of browsers; the lab's begin at 1001
 

@@ -30,6 +30,7 @@ from discord_rtc.crypto.modes import DISCONTINUED_MODES, LIVE_MODES
 from discord_rtc.errors import NoCommonMode, UnsupportedMedia
 from discord_rtc.lab import Lab
 from discord_rtc.netem import Impairment
+from discord_rtc.protocol.opcodes import VoiceCloseCode
 from discord_rtc.server import LocalServer
 
 if TYPE_CHECKING:
@@ -244,11 +245,11 @@ async def test_a_kicked_user_is_told_and_everything_ends(lab: Lab) -> None:
     assert bob.is_valid
 
 
-async def test_a_crashed_session_is_joined_anew_and_media_goes_on(lab: Lab) -> None:
+async def test_a_session_that_ended_is_joined_anew_and_media_goes_on(lab: Lab) -> None:
     ann, bob = await lab.users(ann="udp", bob="udp")
     await assert_media_flows(ann, bob)
     left = bob.events(UserLeft)
-    assert lab.server.close_voice(ann.id, 10)
+    assert lab.server.close_voice(ann.id, 10, VoiceCloseCode.SESSION_NO_LONGER_VALID)
     async with asyncio.timeout(10):
         await anext(left)
         user = await bob.user(ann.id)

@@ -9,12 +9,12 @@ import pytest
 
 from discord_rtc import Codec
 from discord_rtc.lab import Lab
-from discord_rtc.server import LocalServer
 from discord_rtc.server.world import RoomKey
 
 from .browser import (
     EVE,
     FAY,
+    OpenServer,
     differs,
     live,
     luma,
@@ -44,7 +44,7 @@ def notice(page: Page) -> Any:
 async def test_a_refused_device_is_explained_and_the_call_goes_on(
     wary_browser: Browser, device: str
 ) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await sender(lab, "Ann")
         page = await wary_browser.open(f"{lab.server.page_url}?auto=1&name=Eve&{device}=1")
         await notice(page).get_by_text(f"did not get permission for the {device}").wait_for()
@@ -59,7 +59,7 @@ async def test_a_refused_device_is_explained_and_the_call_goes_on(
 
 
 async def test_a_page_from_elsewhere_says_why_there_is_no_camera(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await lab.user("Ann", options=options(Codec.VP8))
         url = lab.server.page_url.replace("127.0.0.1", "lan.test")
         page = await browser.open(url, auto=1, user=EVE, name="Eve", camera=1)
@@ -73,7 +73,7 @@ async def test_a_page_from_elsewhere_says_why_there_is_no_camera(browser: Browse
 
 
 async def test_the_page_comes_back_with_the_server(browser: Browser) -> None:
-    server = LocalServer()
+    server = OpenServer()
     await server.start()
     port = int(server.voice_endpoint.rpartition(":")[2])
     page = await browser.open(server.page_url, auto=1, name="Eve", user=EVE, pattern=1)
@@ -82,7 +82,7 @@ async def test_the_page_comes_back_with_the_server(browser: Browser) -> None:
     await notice(page).get_by_text("The server went away").wait_for()
     await page.get_by_role("button", name="Rejoin now").wait_for()
     assert await page.locator("#state").inner_text() == "Disconnected"
-    async with Lab(LocalServer(port=port)) as lab:
+    async with Lab(OpenServer(port=port)) as lab:
         ann = await lab.user("Ann", options=options(Codec.VP8))
         await live(page)
         assert await page.locator("#notice").is_hidden()
@@ -92,7 +92,7 @@ async def test_the_page_comes_back_with_the_server(browser: Browser) -> None:
 
 
 async def test_who_is_kicked_reads_so_and_may_join_again(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
         await live(page)
         lab.server.kick(EVE, 10)
@@ -105,7 +105,7 @@ async def test_who_is_kicked_reads_so_and_may_join_again(browser: Browser) -> No
 
 @pytest.mark.parametrize("server_first", [False, True])
 async def test_who_is_moved_goes_along(browser: Browser, server_first: bool) -> None:
-    async with Lab(LocalServer(server_update_first=server_first)) as lab:
+    async with Lab(OpenServer(server_update_first=server_first)) as lab:
         ann = await lab.user("Ann", channel_id=21, options=options(Codec.VP8))
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE, pattern=1)
         await live(page)
@@ -120,13 +120,13 @@ async def test_who_is_moved_goes_along(browser: Browser, server_first: bool) -> 
 @pytest.mark.parametrize(
     ("code", "text"),
     [
-        (4017, "takes only end-to-end encrypted calls"),
+        (4017, "requires end-to-end encryption (DAVE), which this page does not have"),
         (4014, "You were removed from the room."),
         (4012, "does not speak this page's version"),
     ],
 )
 async def test_a_refusal_is_put_into_words(browser: Browser, code: int, text: str) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
         await live(page)
         lab.server.close_voice(EVE, 10, code=code, reason="as a test")
@@ -134,7 +134,7 @@ async def test_a_refusal_is_put_into_words(browser: Browser, code: int, text: st
 
 
 async def test_a_crashed_voice_server_is_joined_anew(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
         await live(page)
         lab.server.close_voice(EVE, 10, code=4015)
@@ -144,7 +144,7 @@ async def test_a_crashed_voice_server_is_joined_anew(browser: Browser) -> None:
 
 
 async def test_blocked_udp_is_named(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         lab.faults.block()
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
         await (
@@ -156,7 +156,7 @@ async def test_blocked_udp_is_named(browser: Browser) -> None:
 
 
 async def test_video_that_is_not_granted_ends_with_a_sentence(browser: Browser) -> None:
-    async with Lab(LocalServer(grant_video=lambda user_id: user_id != EVE)) as lab:
+    async with Lab(OpenServer(grant_video=lambda user_id: user_id != EVE)) as lab:
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE, pattern=1)
         await notice(page).get_by_text("does not let this user send video").wait_for()
         assert await page.locator("[data-send=pattern]").get_attribute("aria-pressed") == "false"
@@ -166,7 +166,7 @@ async def test_video_that_is_not_granted_ends_with_a_sentence(browser: Browser) 
 
 
 async def test_joining_by_keyboard_and_being_remembered(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         context = await browser.context()
         page = await browser.open(lab.server.page_url, context)
         assert await page.locator("[name=guild]").input_value() == "10"
@@ -184,7 +184,7 @@ async def test_joining_by_keyboard_and_being_remembered(browser: Browser) -> Non
 
 
 async def test_a_call_without_a_guild(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         url = lab.server.page_url
         one = await browser.open(url, auto=1, name="Eve", user=EVE, guild="", pattern=1)
         two = await browser.open(url, auto=1, name="Fay", user=FAY, guild="")
@@ -195,7 +195,7 @@ async def test_a_call_without_a_guild(browser: Browser) -> None:
 
 
 async def test_somebody_is_silenced_for_oneself_only(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await sender(lab, "Ann")
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
         tile = page.locator(f'[data-user="{ann.id}"]')
@@ -216,7 +216,7 @@ async def test_somebody_is_silenced_for_oneself_only(browser: Browser) -> None:
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
 async def test_it_fits_the_screen(browser: Browser, width: int, height: int, dark: bool) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await sender(lab, "Ann")
         bob = await lab.user("Bob with a name that takes up a whole line at the very least")
         context = await browser.context(

@@ -16,6 +16,7 @@ from discord_rtc.lab import Lab
 from .browser import (
     EVE,
     FAY,
+    OpenServer,
     inbound,
     live,
     options,
@@ -48,7 +49,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.interop]
 async def test_a_page_plays_a_python_user_within_three_seconds(
     browser: Browser, codec: Codec, transport: str
 ) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await sender(lab, "Ann", codec, transport)
         page = await browser.open("about:blank")
         began = time.monotonic()
@@ -109,7 +110,7 @@ async def sounds(track: RemoteTrack, count: int) -> np.ndarray[Any, np.dtype[np.
 async def test_a_python_user_sees_and_hears_a_browser(
     browser: Browser, codec: Codec, transport: str
 ) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await lab.user("Ann", options=options(codec, transport))
         page = await browser.open(
             lab.server.page_url, auto=1, user=EVE, camera=1, microphone=1, codec=codec.value
@@ -134,7 +135,7 @@ async def test_a_python_user_sees_and_hears_a_browser(
 
 
 async def test_pattern_and_tone_need_no_devices(wary_browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await lab.user("Ann", options=options(Codec.VP8))
         page = await wary_browser.open(
             lab.server.page_url, auto=1, user=EVE, name="Eve", pattern=1, tone=1
@@ -155,7 +156,7 @@ async def test_pattern_and_tone_need_no_devices(wary_browser: Browser) -> None:
 
 
 async def test_who_speaks_is_told_to_python(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await lab.user("Ann", options=options(Codec.VP8))
         page = await browser.open(lab.server.page_url, auto=1, user=EVE, name="Eve", tone=1)
         eve = await ann.user(EVE, timeout=5)
@@ -170,7 +171,7 @@ async def test_who_speaks_is_told_to_python(browser: Browser) -> None:
 
 
 async def test_others_come_and_go_without_a_glitch(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await sender(lab, "Ann")
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE, camera=1)
         await soon(lambda: stamp_of(page, ann.id))
@@ -212,7 +213,7 @@ async def test_others_come_and_go_without_a_glitch(browser: Browser) -> None:
 
 
 async def test_two_browsers_see_and_hear_each_other(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         url = lab.server.page_url
         one = await browser.open(url, auto=1, name="Eve", user=EVE, pattern=1, tone=1)
         two = await browser.open(url, auto=1, name="Fay", user=FAY, camera=1, tone=1, codec="H264")
@@ -239,7 +240,7 @@ async def test_two_browsers_see_and_hear_each_other(browser: Browser) -> None:
 
 
 async def test_a_screen_is_shared(browser: Browser) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await lab.user("Ann", options=options(Codec.VP8))
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
         await live(page)
@@ -281,7 +282,7 @@ async def decoded_part(
 
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.H264])
 async def test_a_browser_repairs_what_python_sends(browser: Browser, codec: Codec) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await sender(lab, "Ann", codec)
         lab.faults.loss(LOSS, seed=7, user_id=EVE)
         page = await browser.open(lab.server.page_url, auto=1, name="Eve", user=EVE)
@@ -295,7 +296,7 @@ async def test_a_browser_repairs_what_python_sends(browser: Browser, codec: Code
 
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.H264])
 async def test_browsers_repair_what_they_send_each_other(browser: Browser, codec: Codec) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         url = lab.server.page_url
         lab.faults.loss(LOSS, seed=7)
         one = await browser.open(url, auto=1, name="Eve", user=EVE, pattern=1, codec=codec.value)
@@ -309,7 +310,7 @@ async def test_browsers_repair_what_they_send_each_other(browser: Browser, codec
 
 @pytest.mark.parametrize("codec", [Codec.VP8, Codec.H264])
 async def test_python_repairs_what_a_browser_sends(browser: Browser, codec: Codec) -> None:
-    async with Lab() as lab:
+    async with Lab(OpenServer()) as lab:
         ann = await lab.user("Ann", options=options(codec))
         lab.faults.loss(LOSS, seed=7, user_id=EVE)
         page = await browser.open(

@@ -49,7 +49,7 @@ SETUP = """async ([fragment, codec]) => {
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def page(browser: Browser) -> AsyncIterator[Page]:
-    async with LocalServer() as server:
+    async with LocalServer(dave="off") as server:
         yield await browser.open(server.page_url)
 
 

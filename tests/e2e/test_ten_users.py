@@ -62,6 +62,8 @@ async def call(frames: int) -> list[Heard]:
     heard: list[Heard] = []
     async with Lab() as lab:
         users: list[VoiceConnection] = [await lab.user(f"user {n}") for n in range(USERS)]
+        for user in users:
+            await user.secured(timeout=10)
         async with asyncio.timeout(60 + frames * 0.05), asyncio.TaskGroup() as group:
             for receiver in users:
                 for sender in users:

@@ -291,6 +291,8 @@ async def party(frames: int) -> int:
 
     async with Lab() as lab:
         users = [await lab.user(f"user {n}", "webrtc" if n % 2 else "udp") for n in range(10)]
+        for user in users:
+            await user.secured(timeout=10)
         async with asyncio.timeout(60 + frames * 0.05), asyncio.TaskGroup() as group:
             for receiver in users:
                 for sender in users:
