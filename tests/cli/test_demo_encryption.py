@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from discord_rtc.cli.report import Report
     from discord_rtc.transport.plan import TransportName
 
-SECONDS = 4.0
+SECONDS = 3.0
 PAIRS: list[tuple[TransportName, TransportName]] = [
     ("udp", "udp"),
     ("udp", "webrtc"),
